@@ -1,0 +1,1 @@
+"""AP-10K, the benchmark of mammal pose, in JAX and Flax."""

@@ -1,0 +1,1 @@
+"""The configs of the paper's tracks; `base.py` documents every field."""
