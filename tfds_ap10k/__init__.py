@@ -1,0 +1,1 @@
+"""AP-10K as a TensorFlow data set, readable without TensorFlow."""
