@@ -1,0 +1,68 @@
+"""The networks of the paper by name, and their initialisation.
+
+module = models.build("hrnet_w32")
+variables = models.init(module, jax.random.key(0))
+heatmaps = module.apply(variables, images)  # (b, H, W, 3) normalised -> (b, H/4, W/4, 17)
+"""
+
+import functools
+import zlib
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array
+
+from ap10k_jax.models import hrnet
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "hrnet_w32": functools.partial(hrnet.HRNet, hrnet.stages(32)),
+    "hrnet_w48": functools.partial(hrnet.HRNet, hrnet.stages(48)),
+    # For a CPU: the same structure, about a tenth of the operations to compile.
+    "hrnet_tiny": functools.partial(
+        hrnet.HRNet, hrnet.small_stages(16), stem_features=16, bottlenecks=1
+    ),
+}
+
+
+def build(name: str, *, num_keypoints: int = 17, dtype: DTypeLike = jnp.float32) -> nn.Module:
+    """The network called `name`; `dtype` is that of the computation, parameters are float32."""
+    if name not in MODELS:
+        raise ValueError(f"no model is called {name!r}; there are {', '.join(sorted(MODELS))}")
+    return MODELS[name](num_keypoints=num_keypoints, dtype=dtype)
+
+
+def shapes(module: nn.Module, *, image_size: tuple[int, int] = (256, 256)) -> dict:
+    """The variables as a tree of jax.ShapeDtypeStruct, without computing anything."""
+    images = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.eval_shape(functools.partial(module.init, train=False), key, images)
+
+
+def init(module: nn.Module, key: Array, *, image_size: tuple[int, int] = (256, 256)) -> dict:
+    """Freshly initialised variables, from the distributions of `module.init`, without compiling.
+
+    Compiling `module.init` takes most of a minute for HRNet, because each of its 300 kernels is a
+    random call of its own. Here numpy draws every kernel from a seed made of `key` and the kernel's
+    path: deterministic, the same on every device, and independent of the other leaves. Runs on the
+    host: not to be called under jit.
+    """
+    tree = shapes(module, image_size=image_size)
+    return jax.device_put(jax.tree.map_with_path(functools.partial(init_leaf, module, key), tree))
+
+
+def init_leaf(module: nn.Module, key: Array, path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+    """One initialised leaf of the variables; `path` as in jax.tree.map_with_path."""
+    names = tuple(entry.key for entry in path)
+    if names[-1] in ("bias", "mean"):
+        return np.zeros(leaf.shape, leaf.dtype)
+    if names[-1] in ("scale", "var"):
+        return np.ones(leaf.shape, leaf.dtype)
+    is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    seed = np.asarray(jax.random.key_data(key) if is_typed else key).ravel()
+    rng = np.random.default_rng([*seed.tolist(), zlib.crc32("/".join(names).encode())])
+    std = np.float32(module.kernel_init(names[1:]).std(leaf.shape))
+    return std * rng.standard_normal(leaf.shape, dtype=np.float32)
