@@ -16,7 +16,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from ap10k_jax.models import hrnet
+from ap10k_jax.models import hourglass, hrnet, simplebaseline
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "hrnet_w32": functools.partial(hrnet.HRNet, hrnet.stages(32)),
@@ -25,6 +25,13 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "hrnet_tiny": functools.partial(
         hrnet.HRNet, hrnet.small_stages(16), stem_features=16, bottlenecks=1
     ),
+    "simplebaseline_resnet18": functools.partial(simplebaseline.SimpleBaseline, 18),
+    "simplebaseline_resnet34": functools.partial(simplebaseline.SimpleBaseline, 34),
+    "simplebaseline_resnet50": functools.partial(simplebaseline.SimpleBaseline, 50),
+    "simplebaseline_resnet101": functools.partial(simplebaseline.SimpleBaseline, 101),
+    "simplebaseline_resnet152": functools.partial(simplebaseline.SimpleBaseline, 152),
+    "hourglass52": hourglass.Hourglass,
+    "hourglass104": functools.partial(hourglass.Hourglass, stacks=2),
 }
 
 

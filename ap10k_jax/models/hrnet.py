@@ -12,7 +12,6 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from ap10k_jax.models import layers
-from ap10k_jax.models.layers import ConvBN, Residual
 
 
 class Stage(NamedTuple):
@@ -48,7 +47,7 @@ class ExchangeUnit(nn.Module):
         branches = list(branches)
         for i, features in enumerate(channels):
             for b in range(self.blocks):
-                block = Residual(
+                block = layers.Residual(
                     layers.basic(features), dtype=self.dtype, name=f"branch{i}_block{b}"
                 )
                 branches[i] = block(branches[i], train=train)
@@ -63,12 +62,14 @@ class ExchangeUnit(nn.Module):
         if source == target:
             return x
         if source > target:  # up: 1x1 convolution, then nearest neighbour
-            mix = ConvBN(channels[target], 1, relu=False, dtype=self.dtype, name=name)
+            mix = layers.ConvBN(channels[target], 1, relu=False, dtype=self.dtype, name=name)
             return layers.upsample(mix(x, train=train), 2 ** (source - target))
         for step in range(target - source):  # down: stride-2 convolutions, the last without ReLU
             last = step == target - source - 1
             features = channels[target] if last else channels[source]
-            down = ConvBN(features, 3, 2, relu=not last, dtype=self.dtype, name=f"{name}_{step}")
+            down = layers.ConvBN(
+                features, 3, 2, relu=not last, dtype=self.dtype, name=f"{name}_{step}"
+            )
             x = down(x, train=train)
         return x
 
@@ -86,17 +87,14 @@ class HRNet(nn.Module):
     def __call__(
         self, images: Float[Array, "b H W 3"], *, train: bool = False
     ) -> Float[Array, "b h w k"]:
-        smallest = 4 * 2 ** (len(self.stages[-1].channels) - 1)
-        if images.shape[1] % smallest or images.shape[2] % smallest:
-            raise ValueError(f"HRNet needs sides in multiples of {smallest}, got {images.shape}")
-
+        layers.check_sides(images, 4 * 2 ** (len(self.stages[-1].channels) - 1))
         x = images.astype(self.dtype)
         for i in (1, 2):
             x = layers.conv(self.stem_features, 3, 2, dtype=self.dtype, name=f"conv{i}")(x)
             x = nn.relu(layers.BatchNorm(dtype=self.dtype, name=f"bn{i}")(x, train=train))
         for b in range(self.bottlenecks):
             block = layers.bottleneck(self.stem_features)
-            x = Residual(block, dtype=self.dtype, name=f"layer1_block{b}")(x, train=train)
+            x = layers.Residual(block, dtype=self.dtype, name=f"layer1_block{b}")(x, train=train)
 
         branches = [x]
         for s, stage in enumerate(self.stages, 2):
@@ -119,7 +117,9 @@ class HRNet(nn.Module):
             x = branches[min(i, len(branches) - 1)]
             stride = 1 if i < len(branches) else 2
             if stride == 2 or x.shape[-1] != features:
-                step = ConvBN(features, 3, stride, dtype=self.dtype, name=f"{name}_branch{i}")
+                step = layers.ConvBN(
+                    features, 3, stride, dtype=self.dtype, name=f"{name}_branch{i}"
+                )
                 x = step(x, train=train)
             out.append(x)
         return out

@@ -121,11 +121,10 @@ class Residual(nn.Module):
     """A residual block of post-activation convolutions, BN after each, ReLU after the sum.
 
     `convs` lists (features, size, stride). The shortcut is a 1x1 convolution with BN where the
-    shape changes, and wherever `project` asks for one.
+    shape changes.
     """
 
     convs: tuple[tuple[int, int, int], ...]
-    project: bool = False
     kernel_init: Callable[..., Array] = Normal()
     dtype: DTypeLike = jnp.float32
 
@@ -134,7 +133,7 @@ class Residual(nn.Module):
         options = {"kernel_init": self.kernel_init, "dtype": self.dtype}
         shortcut, stride = x, int(np.prod([stride for _, _, stride in self.convs]))
         features = self.convs[-1][0]
-        if self.project or stride > 1 or x.shape[-1] != features:
+        if stride > 1 or x.shape[-1] != features:
             projection = ConvBN(features, 1, stride, relu=False, **options, name="downsample")
             shortcut = projection(x, train=train)
         for i, (features, size, stride) in enumerate(self.convs, 1):
@@ -152,6 +151,12 @@ def basic(features: int, stride: int = 1) -> tuple[tuple[int, int, int], ...]:
 def bottleneck(features: int, stride: int = 1) -> tuple[tuple[int, int, int], ...]:
     """The convolutions of ResNet's bottleneck, output 4 x features; the stride is on the 3x3."""
     return ((features, 1, 1), (features, 3, stride), (4 * features, 1, 1))
+
+
+def check_sides(images: Float[Array, "b H W 3"], multiple: int) -> None:
+    """Raises ValueError unless halving the images down to the lowest branch leaves no remainder."""
+    if images.shape[1] % multiple or images.shape[2] % multiple:
+        raise ValueError(f"the sides must be multiples of {multiple}, got images {images.shape}")
 
 
 def upsample(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h2 w2 c"]:
