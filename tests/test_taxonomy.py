@@ -1,4 +1,4 @@
-"""The taxonomy is the official one: checked against the real annotation file where it is at hand."""
+"""The taxonomy is the official one: checked against the real file where that is at hand."""
 
 import json
 from pathlib import Path

@@ -1,0 +1,122 @@
+"""Build AP-10K as a TFDS data set, without TensorFlow.
+
+    python -m tfds_ap10k.build --manual_dir=~/data
+    python -m tfds_ap10k.build --manual_dir=~/data --config=all --data_dir=/big/disk
+
+Every annotation and photograph is checked before anything is written; if something is wrong, all
+of it is listed and nothing is built. Afterwards the data set is there for
+tfds.data_source("ap10k/split1", split="train"), after `import tfds_ap10k`.
+"""
+
+import argparse
+import contextlib
+import io
+import sys
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from tfds_ap10k import Ap10k, annotations, oddities, sources
+
+CONFIGS = tuple(Ap10k.builder_configs)
+
+
+def build(
+    config: str,
+    manual_dir: str | Path | None,
+    data_dir: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+) -> Ap10k:
+    """The builder of a data set that is there: found built, or built now from `manual_dir`.
+
+    `data_dir` defaults to TFDS's own, ~/tensorflow_datasets. An interrupted build leaves nothing
+    that could be taken for a whole one. Raises sources.DataNotFound or annotations.AnnotationError,
+    and then what was built before is still there.
+    """
+    data_dir = Path(data_dir).expanduser() if data_dir else None
+    builder = Ap10k(config=config, data_dir=data_dir)
+    if is_built(builder) and not overwrite:
+        return builder
+    if manual_dir is None:
+        raise sources.DataNotFound(f"No folder with the data was named.\n\n{sources.INSTRUCTIONS}")
+    root = sources.find(manual_dir)
+    if builder.data_path.exists():
+        if overwrite:
+            builder.read(root)  # raises while the old data set can still be kept
+        builder.data_path.rmtree()
+        builder = Ap10k(config=config, data_dir=data_dir)
+    # TFDS announces a download that does not happen, and has bars of its own beside ours.
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
+            )
+    finally:
+        tfds.enable_progress_bar()
+    return builder
+
+
+def is_built(builder: Ap10k) -> bool:
+    """Whether the data set is there, whole: TFDS renames a build to its place when it is done."""
+    return builder.info.initialized
+
+
+def main() -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tfds_ap10k.build",
+        description=__doc__,
+        epilog=sources.INSTRUCTIONS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--manual_dir", type=Path, help="folder with the downloaded data, zipped or unzipped"
+    )
+    parser.add_argument(
+        "--config",
+        default="split1",
+        choices=[*CONFIGS, "all"],
+        help="which of the three random splits (default: split1)",
+    )
+    parser.add_argument(
+        "--data_dir", type=Path, help="where to build (default: ~/tensorflow_datasets)"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="build again what has been built before"
+    )
+    flags = parser.parse_args()
+    status = 0
+    for config in CONFIGS if flags.config == "all" else [flags.config]:
+        try:
+            before = Ap10k(config=config, data_dir=flags.data_dir)
+            built_before = is_built(before) and not flags.overwrite
+            builder = build(config, flags.manual_dir, flags.data_dir, overwrite=flags.overwrite)
+        except (annotations.AnnotationError, OSError) as error:
+            print(f"ap10k/{config} was not built. {error}", file=sys.stderr)
+            status = 1
+            if isinstance(error, sources.DataNotFound):
+                break  # the other configs would say the same
+        except KeyboardInterrupt:
+            print(f"\nInterrupted; nothing of ap10k/{config} was kept.", file=sys.stderr)
+            return 130
+        else:
+            _print_summary(builder, built_before=built_before)
+    return status
+
+
+def _print_summary(builder: Ap10k, *, built_before: bool) -> None:
+    counts = ", ".join(
+        f"{len(coco['images'])} {split}"
+        for split, coco in builder.info.metadata["annotations"].items()
+    )
+    done = "is built already (--overwrite builds it again)" if built_before else "is built"
+    print(f"ap10k/{builder.builder_config.name} {done}: {counts} photographs")
+    print(f"  in {builder.data_path}")
+    print("Unusual in its annotations, but allowed:")
+    print(oddities.describe(builder.info.metadata["report"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

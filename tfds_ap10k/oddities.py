@@ -1,0 +1,79 @@
+"""Count what is unusual in a data set but no reason to refuse it, so that nobody is surprised."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+
+from tfds_ap10k import taxonomy
+
+
+def count(splits: Mapping[str, dict]) -> dict:
+    """The oddities of validated COCO dicts, as JSON has them (keys are texts).
+
+    Lists of names and, for backgrounds, a count for every value; plain counts for the rest.
+    """
+    categories = {c["id"]: c for coco in splits.values() for c in coco["categories"]}
+    families = {c.get("supercategory", c["name"]) for c in categories.values()}
+    backgrounds, counts, populated = Counter(), Counter(), set()
+    for coco in splits.values():
+        images = {image["id"]: image for image in coco["images"]}
+        species = defaultdict(set)
+        for image in coco["images"]:
+            background = image.get("background")
+            if background not in taxonomy.BACKGROUNDS:
+                backgrounds["none" if background is None else str(background)] += 1
+        for animal in coco["annotations"]:
+            image = images[animal["image_id"]]
+            species[image["id"]].add(animal["category_id"])
+            counts["boxes_partly_outside"] += _partly_outside(animal["bbox"], image)
+            counts["keypoints_outside"] += _keypoints_outside(animal["keypoints"], image)
+            counts["animals_without_keypoints"] += animal["num_keypoints"] == 0
+            counts["crowds"] += animal.get("iscrowd", 0) == 1
+        populated |= set().union(*species.values())
+        counts["images_without_animals"] += len(images) - len(species)
+        counts["images_of_several_species"] += sum(len(ids) > 1 for ids in species.values())
+    present = {categories[i].get("supercategory", categories[i]["name"]) for i in populated}
+    return {
+        "species_without_animals": [
+            categories[i]["name"] for i in sorted(categories) if i not in populated
+        ],
+        "families_without_animals": sorted(families - present),
+        "undocumented_backgrounds": dict(sorted(backgrounds.items())),
+        **{
+            name: counts[name]
+            for name in (
+                "images_without_animals",
+                "images_of_several_species",
+                "animals_without_keypoints",
+                "boxes_partly_outside",
+                "keypoints_outside",
+                "crowds",
+            )
+        },
+    }
+
+
+def _partly_outside(box: list[float], image: dict) -> bool:
+    x, y, width, height = box
+    return x < 0 or y < 0 or x + width > image["width"] or y + height > image["height"]
+
+
+def _keypoints_outside(keypoints: list[float], image: dict) -> int:
+    joints = zip(keypoints[0::3], keypoints[1::3], keypoints[2::3], strict=True)
+    return sum(
+        visibility > 0 and not (0 <= x <= image["width"] and 0 <= y <= image["height"])
+        for x, y, visibility in joints
+    )
+
+
+def describe(report: Mapping) -> str:
+    """The report for a reader, one line for each oddity that occurs."""
+    lines = []
+    for name, value in report.items():
+        if isinstance(value, Mapping) and value:
+            value = ", ".join(f"{key} ({times} times)" for key, times in value.items())
+        elif isinstance(value, list) and value:
+            more = ["..."] if len(value) > 8 else []
+            value = f"{len(value)} ({', '.join([*value[:8], *more])})"
+        if value:
+            lines.append(f"  {name.replace('_', ' ')}: {value}")
+    return "\n".join(lines) or "  none"

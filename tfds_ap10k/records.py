@@ -1,0 +1,104 @@
+"""COCO dicts as TFDS features, records and metadata; shared by the builders of keypoint data sets.
+
+The records follow the order of the annotation file, and the validated file itself goes into the
+metadata of the data set. So `builder.info.metadata["annotations"]["train"]["images"][i]` describes
+record i of train: a loader finds its animals, and the metric its ground truth, with no photograph
+read.
+"""
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from tfds_ap10k import photographs, sources, taxonomy
+
+
+def features(
+    species: Sequence[str], families: Sequence[str], num_keypoints: int
+) -> tfds.features.FeaturesDict:
+    """One record a photograph. Boxes are xywh and keypoints x, y, visibility, in pixels of the
+    stored image; a label of -1 stands for "no animal in this image".
+    """
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(encoding_format="jpeg"),
+            "image_id": np.int64,
+            "file_name": tfds.features.Text(),
+            "width": np.int32,
+            "height": np.int32,
+            "background": tfds.features.ClassLabel(names=taxonomy.BACKGROUND_NAMES),
+            "species": tfds.features.ClassLabel(names=species),
+            "family": tfds.features.ClassLabel(names=families),
+            "animals": tfds.features.Sequence(
+                {
+                    "id": np.int64,
+                    "box": tfds.features.Tensor(shape=(4,), dtype=np.float32),
+                    "area": np.float64,
+                    "keypoints": tfds.features.Tensor(shape=(num_keypoints, 3), dtype=np.float32),
+                    "num_keypoints": np.int32,
+                    "species": tfds.features.ClassLabel(names=species),
+                }
+            ),
+        }
+    )
+
+
+def examples(
+    coco: Mapping, folder: sources.Root, images: Iterable[Mapping]
+) -> Iterator[tuple[int, dict]]:
+    """(position, record) for each of the images of a validated COCO dict, bytes as stored."""
+    names = {category["id"]: category["name"] for category in coco["categories"]}
+    families = {category["id"]: category["supercategory"] for category in coco["categories"]}
+    animals = defaultdict(list)
+    for annotation in coco["annotations"]:
+        animals[annotation["image_id"]].append(annotation)
+    for position, image in enumerate(images):
+        present = animals[image["id"]]
+        # One species an image in the official files; elsewhere the most frequent, first one first.
+        counted = Counter(annotation["category_id"] for annotation in present).most_common(1)
+        species_id = counted[0][0] if counted else None
+        yield (
+            position,
+            {
+                "image": sources.read(folder / image["file_name"], max_bytes=photographs.MAX_BYTES),
+                "image_id": image["id"],
+                "file_name": image["file_name"],
+                "width": image["width"],
+                "height": image["height"],
+                "background": taxonomy.background_name(image.get("background")),
+                "species": names.get(species_id, -1),
+                "family": families.get(species_id, -1),
+                "animals": [
+                    {
+                        "id": annotation["id"],
+                        "box": np.array(annotation["bbox"], np.float32),
+                        "area": annotation["area"],
+                        "keypoints": np.array(annotation["keypoints"], np.float32).reshape(-1, 3),
+                        "num_keypoints": annotation["num_keypoints"],
+                        "species": names[annotation["category_id"]],
+                    }
+                    for annotation in present
+                ],
+            },
+        )
+
+
+def metadata(splits: Mapping[str, dict], report: Mapping) -> dict:
+    """What a data set remembers of its annotation files: they themselves (the numbers as they
+    were, official category ids), a fingerprint for each, and the report of oddities.
+    """
+    return {
+        "annotations": dict(splits),
+        "fingerprints": {split: fingerprint(coco) for split, coco in splits.items()},
+        "report": dict(report),
+    }
+
+
+def fingerprint(coco: Mapping) -> str:
+    """sha256 of the canonical JSON; equal for equal annotations, however they were laid out."""
+    canonical = json.dumps(coco, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

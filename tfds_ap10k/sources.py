@@ -1,0 +1,103 @@
+"""Find AP-10K in the folder a user names: unzipped, or as the official zip file, which is read in
+place. Either way the result is a `Root`, a path with `/`, `read_bytes` and `is_file`.
+"""
+
+import contextlib
+import re
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+Root = Path | zipfile.Path
+
+INSTRUCTIONS = """\
+AP-10K must be downloaded by hand, from one of the two links on its official page,
+https://github.com/AlexTheBad/AP-10K#download (ap-10k.zip, 3.4 GB):
+  Google Drive  https://drive.google.com/file/d/1-FNNGcdtAQRehYYkGY1y4wzFNg4iWNad/view
+  Baidu Pan     https://pan.baidu.com/s/1tBGHjHIjDBV9Wcwy_Y2pkw (code: 6uz6)
+Put ap-10k.zip into a folder, zipped or unzipped, and name that folder with --manual_dir. It may
+hold ap-10k.zip, a folder ap-10k (or ap10k, AP-10K), or annotations/ and data/ themselves.
+
+To try everything without the data, draw a small data set of the same shape with
+  python -m tfds_ap10k.synthetic DEST
+and give --manual_dir=DEST, or run the quickstart, which does that by itself:
+  python -m ap10k_jax.main --config=configs/quickstart.py
+"""
+
+_USUAL_NAME = re.compile(r"ap[-_ ]?10k.*", re.IGNORECASE)
+# Reading a broken, encrypted or exotically compressed zip entry raises any of these.
+UNREADABLE = (OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+class DataNotFound(FileNotFoundError):
+    """The data set is not where it was looked for; the text says what to do about it."""
+
+
+def find(manual_dir: str | Path) -> Root:
+    """The folder, or folder within a zip, that holds `annotations/` and `data/`.
+
+    Folders come before zip files, and what lies directly in `manual_dir` before what lies deeper.
+    Raises DataNotFound with instructions.
+    """
+    manual_dir = Path(manual_dir).expanduser()
+    if not manual_dir.is_dir():
+        raise DataNotFound(f"{manual_dir} is not a folder.\n\n{INSTRUCTIONS}")
+    # `unzip ap-10k.zip -d ap-10k` gives ap-10k/ap-10k
+    folders = [manual_dir, *_children(manual_dir)]
+    folders += [child for folder in folders[1:] for child in _children(folder)]
+    for folder in folders:
+        if (folder / "annotations").is_dir():
+            return folder
+    damaged = []
+    for file in sorted(path for path in manual_dir.iterdir() if path.suffix.lower() == ".zip"):
+        if _USUAL_NAME.fullmatch(file.name):
+            try:
+                root = _root_in_zip(file)
+            except UNREADABLE:
+                damaged.append(file.name)
+                continue
+            if root is not None:
+                return root
+    remark = "".join(f" {name} is not a whole zip file; download it again." for name in damaged)
+    raise DataNotFound(f"No AP-10K found in {manual_dir}.{remark}\n\n{INSTRUCTIONS}")
+
+
+def _children(folder: Path) -> list[Path]:
+    with contextlib.suppress(OSError):  # a folder we may not list holds nothing for us
+        return sorted(p for p in folder.iterdir() if p.is_dir() and _USUAL_NAME.fullmatch(p.name))
+    return []
+
+
+def _root_in_zip(file: Path) -> zipfile.Path | None:
+    # Entry names only ever select entries, nothing is extracted: none can climb out.
+    archive = zipfile.ZipFile(file)
+    for name in sorted(archive.namelist(), key=len):
+        parts = PurePosixPath(name).parts
+        if len(parts) > 1 and parts[-2] == "annotations" and parts[0] != "__MACOSX":
+            prefix = "".join(f"{part}/" for part in parts[:-2])
+            return zipfile.Path(archive, prefix)
+    archive.close()
+    return None
+
+
+def read(path: Root, *, max_bytes: int) -> bytes:
+    """The bytes of a regular file. Raises ValueError with the reason when there are none to read,
+    or more than `max_bytes` (a zip entry may unpack to much more than the zip's own size).
+    """
+    if not path.is_file():
+        raise ValueError("the file is missing")
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except UNREADABLE as error:
+        raise ValueError(f"the file cannot be read ({type(error).__name__})") from error
+    if len(data) > max_bytes:
+        raise ValueError(f"the file is larger than {max_bytes >> 20} MiB")
+    return data
+
+
+def leads_outside(path: Root, folder: Root) -> bool:
+    """Whether a path below `folder` is a link to something outside it. Zip files have no links."""
+    if isinstance(path, zipfile.Path):
+        return False
+    return not path.resolve().is_relative_to(folder.resolve())
