@@ -90,8 +90,8 @@ def evaluate(
 
     Returns the ten COCO statistics, nan where there is no animal to measure (M: area 32^2 to 96^2,
     L: above); `per_species` and `per_family` AP by name, a family's being the mean over its
-    species; `num_animals` per species; `num_missing`, the labelled animals without prediction (they count as
-    misses); `num_wrong_category`, the predictions with another species than their annotation (a
+    species; `num_animals` per species; `num_missing`, the labelled animals without prediction
+    (misses); `num_wrong_category`, the predictions with another species than their annotation (a
     slip, as a rule: it ruins AP); and the name of the `sigmas`.
 
     Raises ValueError, naming every problem, for predictions that do not fit the annotations.
