@@ -83,7 +83,7 @@ def read(
         problems += found or more
     names = {split: path.name for split, path in files.items()}
     problems += _check_disjoint(splits, names)
-    seen = {"photographs_not_jpeg": 0, "photographs_without_end_marker": 0}
+    seen = {"photographs_not_jpeg": 0}
     if folder is not None and not folder.is_dir():
         problems.append(Problem(f"{folder.name}/", "", "", "the folder of photographs is missing"))
     elif folder is not None:
@@ -302,7 +302,6 @@ def _check_photograph(
         found = f"{photograph.width}x{photograph.height}"
         return "width, height", f"{recorded}, but {name} has {found} pixels"
     seen["photographs_not_jpeg"] += not photograph.is_jpeg
-    seen["photographs_without_end_marker"] += not photograph.has_end
     return None
 
 

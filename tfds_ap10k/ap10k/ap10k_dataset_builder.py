@@ -3,15 +3,9 @@
 import tensorflow_datasets as tfds
 import tqdm
 
+from ap10k_jax import keypoints
 from tfds_ap10k import annotations, records, sources, taxonomy
 
-KEYPOINT_NAMES = (
-    *("left_eye", "right_eye", "nose", "neck", "root_of_tail"),
-    *("left_shoulder", "left_elbow", "left_front_paw"),
-    *("right_shoulder", "right_elbow", "right_front_paw"),
-    *("left_hip", "left_knee", "left_back_paw"),
-    *("right_hip", "right_knee", "right_back_paw"),
-)
 FILES = {"train": "train", "validation": "val", "test": "test"}  # TFDS split: part of file name
 
 
@@ -37,7 +31,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             features=records.features(
                 [species.name for species in taxonomy.SPECIES],
                 taxonomy.FAMILIES,
-                len(KEYPOINT_NAMES),
+                len(keypoints.AP10K),
             ),
             homepage="https://github.com/AlexTheBad/AP-10K",
             disable_shuffling=True,
@@ -55,7 +49,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 for split, part in FILES.items()
             },
             folder=root / "data",
-            keypoint_names=KEYPOINT_NAMES,
+            keypoint_names=keypoints.AP10K.names,
             categories={species.id: (species.name, species.family) for species in taxonomy.SPECIES},
             progress=lambda images: tqdm.tqdm(images, "checking", unit=" photographs"),
         )
