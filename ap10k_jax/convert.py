@@ -169,13 +169,11 @@ def from_torch(
         listing = "\n  ".join(problems)
         raise ValueError(f"these weights do not fit {name}, {len(problems)} names:\n  {listing}")
 
-    key = jax.random.key(0) if key is None else key
-
-    def leaf(path: tuple, struct: jax.ShapeDtypeStruct) -> np.ndarray:
-        value = values.get(tuple(entry.key for entry in path))
-        return models.init_leaf(module, key, path, struct) if value is None else value
-
-    return jax.device_put(jax.tree.map_with_path(leaf, tree)), report
+    if report.missing:
+        fresh = models.init(module, jax.random.key(0) if key is None else key)
+        values |= {wanted[n]: leaf_at(fresh, wanted[n]) for n in report.missing}
+    filled = jax.tree.map_with_path(lambda path, _: values[tuple(e.key for e in path)], tree)
+    return jax.device_put(filled), report
 
 
 def to_torch(variables: Mapping, name: str) -> dict[str, np.ndarray]:

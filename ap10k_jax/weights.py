@@ -25,9 +25,9 @@ MMPOSE_COCO = f"{MMPOSE}/v1/body_2d_keypoint/topdown_heatmap/coco"
 TORCHVISION = "https://download.pytorch.org/models"
 
 # Short name -> model -> address, each as its owner lists it: `imagenet` for HRNet in MMPose's model
-# configs, for ResNet in torchvision's models/resnet.py (pull request 3620: the same weights as ever,
-# saved anew); `coco` and `ap10k` in MMPose's {hrnet,resnet,hourglass}_{coco,ap10k}.yml. Nobody
-# published an ImageNet Hourglass or an AP-10K one.
+# configs, for ResNet in torchvision's models/resnet.py (its pull request 3620); `coco` and `ap10k`
+# in MMPose's {hrnet,resnet,hourglass}_{coco,ap10k}.yml. Nobody published an ImageNet Hourglass or
+# an AP-10K one.
 PUBLIC: dict[str, dict[str, str]] = {
     "imagenet": {
         "hrnet_w32": f"{MMPOSE}/pretrain_models/hrnet_w32-36af842e.pth",
@@ -98,8 +98,8 @@ def fetch(url: str) -> Path:
     """The file at `url`, from the cache or downloaded into it; its SHA-256 is verified either way.
 
     Raises ConnectionError, with the address and the place to put the file by hand, when it cannot
-    be had, and ValueError when its SHA-256 does not begin as its name says. A download appears under
-    its name only when it is whole.
+    be had, and ValueError when its SHA-256 does not begin as its name says. A download appears
+    under its name only when it is whole.
     """
     path = cache_dir() / url.rsplit("/", 1)[-1]
     if path.exists():
@@ -165,8 +165,9 @@ class Skipped:
         pass
 
 
-# MMPose 1.x saves numpy arrays with the weights, and its unfinished runs their loss history. None of
-# these is ever called: torch.load puts a Skipped in the place of each. Any other object is refused.
+# MMPose 1.x saves numpy arrays with the weights, and its unfinished runs their loss history. None
+# of these is ever called: torch.load puts a Skipped in the place of each. Any other object is
+# refused.
 SKIPPED = (
     "numpy.dtype",
     "numpy.ndarray",

@@ -57,19 +57,27 @@ def init(module: nn.Module, key: Array, *, image_size: tuple[int, int] = (256, 2
     path: deterministic, the same on every device, and independent of the other leaves. Runs on the
     host: not to be called under jit.
     """
-    tree = shapes(module, image_size=image_size)
-    return jax.device_put(jax.tree.map_with_path(functools.partial(init_leaf, module, key), tree))
+    initializers = {}
 
+    def record(call, args, kwargs, context):
+        if isinstance(context.module, nn.Conv | nn.ConvTranspose):
+            initializers[(*context.module.path, "kernel")] = context.module.kernel_init
+        return call(*args, **kwargs)
 
-def init_leaf(module: nn.Module, key: Array, path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-    """One initialised leaf of the variables; `path` as in jax.tree.map_with_path."""
-    names = tuple(entry.key for entry in path)
-    if names[-1] in ("bias", "mean"):
-        return np.zeros(leaf.shape, leaf.dtype)
-    if names[-1] in ("scale", "var"):
-        return np.ones(leaf.shape, leaf.dtype)
+    with nn.intercept_methods(record):
+        tree = shapes(module, image_size=image_size)
+
     is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    seed = np.asarray(jax.random.key_data(key) if is_typed else key).ravel()
-    rng = np.random.default_rng([*seed.tolist(), zlib.crc32("/".join(names).encode())])
-    std = np.float32(module.kernel_init(names[1:]).std(leaf.shape))
-    return std * rng.standard_normal(leaf.shape, dtype=np.float32)
+    seed = np.asarray(jax.random.key_data(key) if is_typed else key).ravel().tolist()
+
+    def leaf(path: tuple, struct: jax.ShapeDtypeStruct) -> np.ndarray:
+        _, *names = (entry.key for entry in path)
+        if names[-1] in ("bias", "mean"):
+            return np.zeros(struct.shape, np.float32)
+        if names[-1] in ("scale", "var"):
+            return np.ones(struct.shape, np.float32)
+        rng = np.random.default_rng([*seed, zlib.crc32("/".join(names).encode())])
+        std = np.float32(initializers[tuple(names)].std(struct.shape))
+        return std * rng.standard_normal(struct.shape, dtype=np.float32)
+
+    return jax.device_put(jax.tree.map_with_path(leaf, tree))

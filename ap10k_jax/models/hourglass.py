@@ -91,7 +91,3 @@ class Hourglass(nn.Module):
                 )
                 x = between(nn.relu(skip + remap), train=train)
         return heatmaps if train else heatmaps[-1]
-
-    def kernel_init(self, path: tuple[str, ...]) -> layers.Normal:
-        """The initializer of the kernel at this path: the same everywhere in Hourglass."""
-        return layers.Normal()

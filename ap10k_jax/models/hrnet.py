@@ -123,7 +123,3 @@ class HRNet(nn.Module):
                 x = step(x, train=train)
             out.append(x)
         return out
-
-    def kernel_init(self, path: tuple[str, ...]) -> layers.Normal:
-        """The initializer of the kernel at this path: the same everywhere in HRNet."""
-        return layers.Normal()

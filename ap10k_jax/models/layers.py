@@ -4,7 +4,6 @@ Shapes are NHWC: b batch, h w rows and columns of a feature map, c channels.
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -16,7 +15,7 @@ from jaxtyping import Array, Float
 
 @dataclasses.dataclass(frozen=True)
 class Normal:
-    """Initialises a kernel from N(0, deviation^2); a plain Linen initializer otherwise."""
+    """A Linen initializer, N(0, deviation^2), that also tells `models.init` its deviation."""
 
     deviation: float = 0.001
 
@@ -43,7 +42,7 @@ def conv(
     stride: int = 1,
     *,
     bias: bool = False,
-    kernel_init: Callable[..., Array] = Normal(),
+    kernel_init: Normal = Normal(),
     dtype: DTypeLike = jnp.float32,
     name: str,
 ) -> nn.Conv:
@@ -106,7 +105,7 @@ class ConvBN(nn.Module):
     size: int
     stride: int = 1
     relu: bool = True
-    kernel_init: Callable[..., Array] = Normal()
+    kernel_init: Normal = Normal()
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -125,7 +124,7 @@ class Residual(nn.Module):
     """
 
     convs: tuple[tuple[int, int, int], ...]
-    kernel_init: Callable[..., Array] = Normal()
+    kernel_init: Normal = Normal()
     dtype: DTypeLike = jnp.float32
 
     @nn.compact

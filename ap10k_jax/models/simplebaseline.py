@@ -57,8 +57,3 @@ class SimpleBaseline(nn.Module):
             norm = layers.BatchNorm(dtype=self.dtype, name=f"deconv{d}_bn")
             x = nn.relu(norm(deconv(x), train=train))
         return layers.heatmap_head(self.num_keypoints, name="head")(x.astype(jnp.float32))
-
-    def kernel_init(self, path: tuple[str, ...]) -> layers.Normal:
-        """The initializer of the kernel at this path."""
-        in_head = path[0] == "head" or path[0].startswith("deconv")
-        return layers.Normal() if in_head else layers.Kaiming()
