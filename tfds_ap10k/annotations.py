@@ -131,7 +131,7 @@ def check(
             flaws = [Problem(file, where, *flaw) for flaw in find_flaws(record)]
             problems.extend(flaws)
             if not flaws:
-                kept[identity] = {name: record[name] for name in fields if name in record}
+                kept[identity] = {name: record[name] for name in record if name in fields}
         tables[key] = list(kept.values())
         return kept, ids
 
@@ -263,13 +263,17 @@ def _box_flaws(box: Json, image: dict | None) -> Flaws:
         yield "bbox", f"not four numbers x, y, width, height: {show(box)}"
         return
     x, y, width, height = box
-    if width <= 0 or height <= 0:
-        yield "bbox", f"has no extent: {show(box)}"
-    elif image is not None and (
-        x >= image["width"] or y >= image["height"] or x + width <= 0 or y + height <= 0
-    ):
-        size = f"{image['width']}x{image['height']}"
-        yield "bbox", f"lies outside the image of {size}: {show(box)}"
+    if width < 1 or height < 1:
+        yield "bbox", f"has no extent of a pixel or more: {show(box)}"
+        return
+    if image is not None:
+        # The crop is made around the part inside, up to the last pixel as MMPose clips it. That
+        # must be a pixel at least; a box that merely sticks out is counted as odd.
+        inside_x = min(x + width, image["width"] - 1) - max(x, 0)
+        inside_y = min(y + height, image["height"] - 1) - max(y, 0)
+        if inside_x < 1 or inside_y < 1:
+            size = f"{image['width']}x{image['height']}"
+            yield "bbox", f"lies outside the image of {size}: {show(box)}"
 
 
 def _check_disjoint(splits: Mapping[str, dict], files: Mapping[str, str]) -> Iterator[Problem]:
