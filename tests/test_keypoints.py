@@ -1,0 +1,104 @@
+"""The joints agree with themselves and with the official annotation files."""
+
+import dataclasses
+import json
+import pickle
+
+import numpy as np
+import pytest
+from golden_files import shared
+
+from ap10k_jax import keypoints
+
+SETS = {
+    "ap10k": keypoints.AP10K,
+    "animal_pose": keypoints.ANIMAL_POSE,
+    "coco_person": keypoints.COCO_PERSON,
+}
+
+
+@pytest.mark.parametrize("joints", SETS.values(), ids=SETS)
+def test_pairs_are_exactly_the_left_and_right_joints_of_one_name(joints):
+    expected = {
+        (i, joints.names.index(name.replace("left_", "right_")))
+        for i, name in enumerate(joints.names)
+        if name.startswith("left_")
+    }
+    assert set(joints.pairs) == expected
+    assert 2 * len(expected) == sum(joints.side(i) != "middle" for i in range(len(joints)))
+
+
+@pytest.mark.parametrize("joints", SETS.values(), ids=SETS)
+def test_skeleton_is_mirror_symmetric_and_reaches_every_joint(joints):
+    mirror = keypoints.mirror_order(joints.pairs, len(joints))
+    limbs = {frozenset(limb) for limb in joints.skeleton}
+    assert limbs == {frozenset((int(mirror[a]), int(mirror[b]))) for a, b in joints.skeleton}
+    assert set().union(*limbs) == set(range(len(joints)))
+
+
+@pytest.mark.parametrize("joints", SETS.values(), ids=SETS)
+def test_mirroring_twice_restores_the_order(joints):
+    mirror = keypoints.mirror_order(joints.pairs, len(joints))
+    np.testing.assert_array_equal(mirror[mirror], np.arange(len(joints)))
+
+
+def test_ap10k_agrees_with_the_official_file():
+    path = shared("data/ap10k_real/test_ap10k.json")
+    category = json.loads(path.read_text())["categories"][0]
+    assert list(keypoints.AP10K.names) == category["keypoints"]
+    limbs = {frozenset((a - 1, b - 1)) for a, b in category["skeleton"]}
+    assert {frozenset(limb) for limb in keypoints.AP10K.skeleton} == limbs
+
+
+def test_animal_pose_has_the_official_order():
+    path = shared("data/animal_pose/keypoints.json")
+    names = json.loads(path.read_text())["categories"][0]["keypoints"]
+    assert [name.replace("_", "") for name in keypoints.ANIMAL_POSE.names] == [
+        name.replace("_", "") for name in names
+    ]
+
+
+def test_coco_person_has_the_official_order():
+    path = shared("data/coco_person/test_coco.json")
+    names = json.loads(path.read_text())["categories"][0]["keypoints"]
+    assert list(keypoints.COCO_PERSON.names) == names
+
+
+def test_corrected_sigmas_are_equal_left_and_right_and_the_papers_are_not():
+    # The paper's vector is in COCO's order of joints: that is the mistake which was corrected.
+    mirror = keypoints.mirror_order(keypoints.AP10K.pairs, 17)
+    corrected, paper = np.array(keypoints.AP10K.sigmas), np.array(keypoints.AP10K_PAPER_SIGMAS)
+    np.testing.assert_array_equal(corrected, corrected[mirror])
+    assert not np.array_equal(paper, paper[mirror])
+    np.testing.assert_array_equal(np.sort(corrected), np.sort(paper))
+    np.testing.assert_array_equal(paper[5:], np.array(keypoints.COCO_PERSON.sigmas)[5:])
+
+
+def test_half_bodies_are_those_of_the_reference():
+    lower = set(range(17)) - set(keypoints.AP10K.upper_body)
+    assert set(keypoints.AP10K.upper_body) == {0, 1, 2, 3, 5, 6, 7, 8, 9}
+    assert lower == {4, 10, 11, 12, 13, 14, 15, 16}
+
+
+def test_mapped_animal_pose_joints_mean_what_table_11_says():
+    stands_for = {"shoulder": "front_elbow", "elbow": "front_knee", "front_paw": "front_paw"}
+    stands_for |= {"hip": "back_elbow", "knee": "back_knee", "back_paw": "back_paw"}
+    single = {"neck": "throat", "root_of_tail": "tail_base"}
+    for ours, theirs in zip(keypoints.AP10K.names, keypoints.ANIMAL_POSE_TO_AP10K, strict=True):
+        side, _, part = ours.partition("_")
+        expected = f"{side}_{stands_for[part]}" if part in stands_for else single.get(ours, ours)
+        assert keypoints.ANIMAL_POSE.names[theirs] == expected
+
+
+def test_select_moves_whole_rows():
+    source = np.arange(2 * 20 * 3).reshape(2, 20, 3)
+    selected = keypoints.select(source, keypoints.ANIMAL_POSE_TO_AP10K)
+    assert selected.shape == (2, 17, 3)
+    np.testing.assert_array_equal(selected[1, 4], source[1, 19])
+
+
+def test_sets_are_constants_that_travel_to_worker_processes():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        keypoints.AP10K.names = ()
+    assert pickle.loads(pickle.dumps(keypoints.AP10K)) == keypoints.AP10K
+    assert hash(keypoints.AP10K)
