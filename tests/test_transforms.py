@@ -1,0 +1,418 @@
+"""Crops show what the reference shows, and keypoints follow the pixels wherever they go."""
+
+import dataclasses
+import functools
+import pickle
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from golden_files import copy, shared, whole
+
+from ap10k_jax import keypoints, transforms
+
+PAIRS = keypoints.AP10K.pairs
+PREPROCESS = copy("preprocess.npz")
+PLAIN = [i for i, udp in enumerate(PREPROCESS["udp"]) if not udp]
+STILL = transforms.Augmentation(
+    flip_probability=0,
+    half_body_probability=0,
+    scale_sigma=0,
+    rotation_probability=0,
+    shift_probability=0,
+)
+
+
+def example(seed=0, size=(300, 200), box=(60, 40, 180, 120), labelled=17):
+    """A noise image and joints at random places inside the box."""
+    rng = np.random.default_rng(seed)
+    points = rng.uniform(box[:2], np.add(box[:2], box[2:]), (17, 2))
+    visible = 2 * (rng.permutation(17) < labelled)
+    return {
+        "image": rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8),
+        "box": np.array(box, np.float32),
+        "keypoints": np.column_stack([points, visible]).astype(np.float32),
+    }
+
+
+def view_of(example):
+    """The example as `augment` takes it: the plain view of its box."""
+    center, scale = transforms.box_to_center_scale(
+        example["box"], example["image"].shape[1::-1], aspect=example["box"][2] / example["box"][3]
+    )
+    return {**example, "center": center, "sides": scale, "rotation": 0.0, "mirror": False}
+
+
+def draws(count=2000, labelled=17, **changes):
+    """The views that augmentation makes of one animal."""
+    augmentation = dataclasses.replace(transforms.Augmentation(), **changes)
+    view = view_of(example(labelled=labelled))
+    rng = np.random.default_rng(1)
+    return view, [transforms.augment(view, rng, augmentation=augmentation) for _ in range(count)]
+
+
+# --- geometry, against the reference
+
+
+@pytest.mark.parametrize("i", range(8))
+def test_center_and_scale_agree_with_the_reference(i):
+    golden = {name: values[i] for name, values in PREPROCESS.items()}
+    center, scale = transforms.box_to_center_scale(golden["bbox_xywh"], golden["image_size"])
+    if golden["flip"]:
+        center[0] = golden["image_size"][0] - 1 - center[0]
+    np.testing.assert_allclose(center, golden["center"], atol=1e-3)
+    np.testing.assert_allclose(scale * golden["scale_factor"], golden["scale"], atol=1e-3)
+
+
+@pytest.mark.parametrize("i", PLAIN)
+def test_keypoints_move_as_in_the_reference(i):
+    golden = {name: values[i] for name, values in PREPROCESS.items()}
+    points = golden["keypoints_in"]
+    if golden["flip"]:
+        image = np.empty((1, golden["image_size"][0], 3), np.uint8)
+        _, points, _ = transforms.flip(image, points, golden["center"], pairs=PAIRS)
+    matrix = transforms.affine_matrix(
+        golden["center"], golden["scale"], rotation=golden["rotation"]
+    )
+    moved = transforms.apply_affine(points[:, :2], matrix)
+    np.testing.assert_allclose(moved, golden["keypoints_out"], atol=1e-3)
+
+
+@pytest.mark.parametrize("i", PLAIN)
+def test_pixels_agree_with_the_reference(i):
+    golden = {name: values[i] for name, values in whole("preprocess.npz").items()}
+    path = shared(f"data/ap10k_real/{golden['file_name']}")
+    image = transforms.decode_image(path.read_bytes())
+    crop, _ = transforms.crop(
+        image,
+        golden["center"],
+        golden["scale"],
+        rotation=golden["rotation"],
+        mirror=bool(golden["flip"]),
+    )
+    difference = np.abs(crop.astype(int) - golden["crop"])
+    assert np.mean(difference <= 1) >= 0.999
+
+
+# Box (xywh), image size, and the clipped, unpadded box's center and sides.
+CLIPPED = [
+    ((10, 20, 30, 40), (100, 100), (25, 40), (30, 40)),  # inside: as it is
+    ((-10, -20, 30, 40), (100, 100), (10, 10), (20, 20)),  # left and above
+    ((80, 90, 50, 50), (100, 100), (89.5, 94.5), (19, 9)),  # right and below: pixel 99 is the last
+    ((-5, -5, 999, 999), (101, 51), (50, 25), (100, 50)),  # larger than the image
+]
+
+
+@pytest.mark.parametrize(("box", "size", "center", "sides"), CLIPPED)
+def test_boxes_are_clipped_to_the_image(box, size, center, sides):
+    got_center, scale = transforms.box_to_center_scale(box, size, padding=1)
+    assert got_center.tolist() == list(center)
+    assert scale.tolist() == [max(sides)] * 2
+
+
+def test_scale_is_padded_then_widened_to_the_aspect():
+    _, scale = transforms.box_to_center_scale((0, 0, 40, 80), (200, 200), aspect=0.75)
+    assert scale.tolist() == [75, 100]  # 50 x 100 is too narrow
+    _, scale = transforms.box_to_center_scale((0, 0, 80, 40), (200, 200), aspect=0.75)
+    np.testing.assert_allclose(scale, [100, 400 / 3], rtol=1e-6)  # 100 x 50 is too flat
+
+
+@pytest.mark.parametrize("box", [(150, 10, 20, 20), (10, 10, 0, 20), (np.nan, 0, 9, 9)])
+def test_box_without_area_in_the_image_is_refused(box):
+    with pytest.raises(ValueError, match="no area inside the 100x80 image"):
+        transforms.box_to_center_scale(box, (100, 80))
+
+
+def test_inverse_leads_back():
+    matrix = transforms.affine_matrix((31, 47), (80, 80), rotation=37, size=(64, 64))
+    points = np.random.default_rng(0).uniform(0, 64, (5, 2))
+    back = transforms.apply_affine(points, transforms.invert_affine(matrix))
+    np.testing.assert_allclose(transforms.apply_affine(back, matrix), points, atol=1e-4)
+
+
+# --- pixels
+
+
+def test_mirrored_crop_equals_the_crop_of_the_mirrored_image():
+    # To the byte, rotated or not: only then does folding the mirror into the warp change nothing.
+    photo = example()
+    for rotation in (0, 30, -77):
+        image, _, center = transforms.flip(
+            photo["image"], photo["keypoints"], np.array([140.0, 90.0]), pairs=PAIRS
+        )
+        settings = {"rotation": rotation, "size": (64, 64)}
+        expected, _ = transforms.crop(np.ascontiguousarray(image), center, (150, 150), **settings)
+        got, _ = transforms.crop(photo["image"], center, (150, 150), mirror=True, **settings)
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_crop_at_scale_one_copies_pixels_and_is_black_beyond():
+    image = example(size=(50, 40))["image"]
+    crop, _ = transforms.crop(image, (32, 32), (64, 64), size=(64, 64))
+    np.testing.assert_array_equal(crop[:40, :50], image)
+    assert not crop[40:].any()
+    assert not crop[:, 50:].any()
+
+
+def test_crop_far_outside_the_image_is_black():
+    image = np.full((20, 20, 3), 255, np.uint8)
+    for center in ((-1e5, 10), (1e5, 1e5)):
+        crop, _ = transforms.crop(image, center, (2e4, 2e4), size=(32, 32))
+        assert not crop.any()
+
+
+def test_crops_do_not_depend_on_the_opencv_version():
+    # Where positions fall between 1/32 pixels, OpenCV 4 and 5 interpolate differently. Values
+    # worked out by hand: position 0.51 reads at 16/32, so halfway between 0 and 200.
+    image = np.zeros((4, 4, 3), np.uint8)
+    image[:, 1:] = 200
+    crop, _ = transforms.crop(image, (2.51, 2), (4, 4), size=(4, 4))
+    assert crop[2, 0, 0] == 100
+
+
+def test_flip_twice_is_identity():
+    photo = example()
+    center = np.array([100.0, 50.0], np.float32)
+    once = transforms.flip(photo["image"], photo["keypoints"], center, pairs=PAIRS)
+    assert not np.array_equal(once[1], photo["keypoints"])
+    image, points, center_again = transforms.flip(*once, pairs=PAIRS)
+    np.testing.assert_array_equal(image, photo["image"])
+    np.testing.assert_allclose(points, photo["keypoints"], atol=1e-4)
+    np.testing.assert_array_equal(center_again, center)
+
+
+def test_flip_exchanges_left_and_right_with_their_visibility():
+    points = np.zeros((17, 3), np.float32)
+    points[5] = 10, 20, 2  # left shoulder
+    image, flipped, _ = transforms.flip(
+        np.zeros((50, 100, 3), np.uint8), points, np.zeros(2), pairs=PAIRS
+    )
+    assert flipped[8].tolist() == [89, 20, 2]  # right shoulder
+    assert flipped[5, 2] == 0
+    assert image.shape == (50, 100, 3)
+
+
+def test_keypoints_follow_the_pixels_through_every_augmentation():
+    # A bright blob at one joint of a dark image: after augmentation it is where that joint is said
+    # to be. Catches a wrong rotation sign, a mirror off by one, pixels and points apart.
+    found = 0
+    rng = np.random.default_rng(0)
+    for seed in range(60):
+        animal = example(seed)
+        joint = seed % 17
+        x, y = np.round(animal["keypoints"][joint, :2])
+        animal["keypoints"][joint, :2] = x, y
+        image = np.zeros_like(animal["image"])
+        cv2.circle(image, (int(x), int(y)), 4, (255, 255, 255), cv2.FILLED)
+        animal["image"] = cv2.GaussianBlur(image, (0, 0), 2)
+        sample = transforms.sample(animal, rng, size=(256, 256))
+        # after a flip the blob belongs to the counterpart
+        mirror = keypoints.mirror_order(PAIRS, 17)
+        candidates = sample["keypoints"][[joint, mirror[joint]]]
+        if not np.all((candidates > 20) & (candidates < 235)):
+            continue
+        weights = sample["image"][..., 0].astype(float)
+        center = np.array([(weights.sum(axis) * np.arange(256)).sum() for axis in (0, 1)])
+        error = np.linalg.norm(candidates - center / weights.sum(), axis=1).min()
+        assert error < 0.6, f"seed {seed}: {error:.2f} pixels off"
+        found += 1
+    assert found > 25
+
+
+def test_mirrored_sample_carries_the_counterparts_name():
+    # The one above lets left and right be confused; here the flip is certain.
+    animal = example()
+    flip = dataclasses.replace(STILL, flip_probability=1)
+    plain = transforms.sample(animal, size=(128, 128))
+    flipped = transforms.sample(
+        animal, np.random.default_rng(0), size=(128, 128), augmentation=flip
+    )
+    mirror = keypoints.mirror_order(PAIRS, 17)
+    # u = 64 + z (x - cx) becomes 128 - u: the crop's middle is at 64, not 63.5
+    expected = plain["keypoints"][mirror] * [-1, 1] + [128, 0]
+    np.testing.assert_allclose(flipped["keypoints"], expected, atol=1e-3)
+    # 1/32 pixel of rounding, which goes the other way in a mirror; noise itself differs by 85
+    np.testing.assert_allclose(
+        flipped["image"][:, 1:].astype(int), plain["image"][:, :0:-1], atol=10
+    )
+
+
+# --- samples
+
+
+def test_sample_without_rng_is_the_plain_crop():
+    animal = example()
+    center, scale = transforms.box_to_center_scale(animal["box"], (300, 200))
+    image, matrix = transforms.crop(animal["image"], center, scale, size=(96, 96))
+    sample = transforms.sample(animal, size=(96, 96))
+    np.testing.assert_array_equal(sample["image"], image)
+    np.testing.assert_array_equal(
+        sample["keypoints"], transforms.apply_affine(animal["keypoints"][:, :2], matrix)
+    )
+    np.testing.assert_array_equal(sample["center"], center)
+    np.testing.assert_array_equal(sample["scale"], scale)
+
+
+def test_sample_with_everything_switched_off_is_the_plain_crop():
+    animal = example()
+    still = transforms.sample(animal, np.random.default_rng(0), size=(96, 96), augmentation=STILL)
+    plain = transforms.sample(animal, size=(96, 96))
+    for name in plain:
+        np.testing.assert_array_equal(still[name], plain[name])
+
+
+def test_sample_changes_nothing_it_is_given_and_keeps_the_rest():
+    animal = {**example(labelled=9), "index": 7}
+    before = {name: np.array(value) for name, value in animal.items()}
+    for seed in range(10):
+        sample = transforms.sample(animal, np.random.default_rng(seed), size=(32, 32))
+        assert sample["index"] == 7
+        assert sample["weights"].sum() == 9
+    for name, value in before.items():
+        np.testing.assert_array_equal(animal[name], value)
+
+
+def test_sample_has_the_types_of_a_batch():
+    sample = transforms.sample(example(), np.random.default_rng(0), size=(64, 48))
+    shapes = {name: (value.shape, value.dtype.name) for name, value in sample.items()}
+    assert shapes["image"] == ((48, 64, 3), "uint8")
+    assert shapes["keypoints"] == ((17, 2), "float32")
+    assert shapes["weights"] == ((17,), "float32")
+    assert shapes["center"] == shapes["scale"] == ((2,), "float32")
+
+
+def test_same_seed_same_sample_and_it_travels_to_workers():
+    work = pickle.loads(pickle.dumps(functools.partial(transforms.sample, size=(64, 64))))
+    first, second, other = (work(example(), np.random.default_rng(seed)) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first["image"], second["image"])
+    assert not np.array_equal(first["image"], other["image"])
+
+
+# --- statistics of augmentation; 2,000 draws, so shares are known to about 0.02
+
+
+def test_flips_half_of_the_time():
+    _, views = draws()
+    assert np.mean([view["mirror"] for view in views]) == pytest.approx(0.5, abs=0.04)
+
+
+def test_scale_is_a_normal_clipped_not_truncated():
+    view, views = draws(half_body_probability=0)
+    factors = np.array([v["sides"][0] / view["sides"][0] for v in views])
+    assert factors.min() == pytest.approx(0.5)
+    assert factors.max() == pytest.approx(1.5)
+    # Clipping heaps 16 % at each end; truncation (MMPose 1.x) would leave nothing there.
+    for end in (0.5, 1.5):
+        assert np.mean(np.abs(factors - end) < 1e-4) == pytest.approx(0.159, abs=0.03)
+    assert np.mean((factors > 0.75) & (factors < 1.25)) == pytest.approx(0.383, abs=0.04)
+
+
+def test_rotation_is_normal_clipped_and_given_to_three_in_five():
+    _, views = draws()
+    rotations = np.array([view["rotation"] for view in views])
+    assert np.mean(rotations != 0) == pytest.approx(0.6, abs=0.04)
+    turned = rotations[rotations != 0]
+    assert np.abs(turned).max() == 80
+    assert np.mean(np.abs(turned) == 80) == pytest.approx(0.0455, abs=0.02)
+    assert np.mean(np.abs(turned) < 40) == pytest.approx(0.683, abs=0.04)
+    assert np.mean(turned > 0) == pytest.approx(0.5, abs=0.05)
+
+
+def test_shift_is_uniform_up_to_a_fifth_of_the_boxs_sides():
+    view, views = draws(flip_probability=0, half_body_probability=0)
+    shifts = np.array([v["center"] - view["center"] for v in views]) / view["box"][2:]
+    moved = shifts[np.any(shifts != 0, axis=1)]
+    assert len(moved) / len(shifts) == pytest.approx(0.3, abs=0.04)
+    assert np.all(np.abs(moved) <= 0.2 + 1e-6)
+    assert np.all(np.abs(moved).max(axis=0) > 0.19)
+    assert np.all(np.abs(np.abs(moved).mean(axis=0) - 0.1) < 0.015)
+
+
+def half_body_shares(labelled):
+    """How often a view is that of the upper and of the lower half."""
+    quiet = {"flip_probability": 0, "scale_sigma": 0, "shift_probability": 0}
+    view, views = draws(labelled=labelled, **quiet)
+    visible = view["keypoints"][:, 2] > 0
+    upper = visible & np.isin(np.arange(17), keypoints.AP10K.upper_body)
+    shares = []
+    for half in (upper, visible & ~upper):
+        points = view["keypoints"][half, :2]
+        sides = 1.5 * np.ptp(points, axis=0)
+        shares.append(
+            np.mean(
+                [
+                    np.allclose(v["center"], points.mean(axis=0)) and np.allclose(v["sides"], sides)
+                    for v in views
+                ]
+            )
+        )
+    return shares
+
+
+def test_half_body_is_shown_to_three_in_ten_and_mostly_the_upper():
+    upper, lower = half_body_shares(labelled=17)
+    assert upper == pytest.approx(0.3 * 0.7, abs=0.03)
+    assert lower == pytest.approx(0.3 * 0.3, abs=0.03)
+
+
+# Labelled joints: with 8 there is no half body, with 9 there is.
+@pytest.mark.parametrize(("labelled", "share"), [(8, 0), (9, 0.3)])
+def test_half_body_needs_more_than_eight_labelled_joints(labelled, share):
+    assert sum(half_body_shares(labelled)) == pytest.approx(share, abs=0.04 if share else 0)
+
+
+def test_half_with_too_few_joints_is_not_chosen():
+    animal = view_of(example())
+    animal["keypoints"][[4, 11, 12, 13, 14, 15, 16], 2] = 0  # lower body: joint 10 alone
+    always = dataclasses.replace(STILL, half_body_probability=1)
+    rng = np.random.default_rng(0)
+    upper = animal["keypoints"][list(keypoints.AP10K.upper_body), :2].mean(axis=0)
+    for _ in range(20):
+        view = transforms.augment(animal, rng, augmentation=always)
+        np.testing.assert_allclose(view["center"], upper)
+
+
+def test_joints_on_a_line_have_no_half_body():
+    animal = view_of(example())
+    animal["keypoints"][:, 1] = 70
+    always = dataclasses.replace(STILL, half_body_probability=1)
+    view = transforms.augment(animal, np.random.default_rng(0), augmentation=always)
+    np.testing.assert_array_equal(view["sides"], animal["sides"])
+
+
+# --- files
+
+
+def test_decoding_gives_rgb():
+    red = np.zeros((8, 8, 3), np.uint8)
+    red[..., 2] = 255  # OpenCV writes BGR
+    image = transforms.decode_image(cv2.imencode(".png", red)[1].tobytes())
+    assert image[0, 0].tolist() == [255, 0, 0]
+
+
+def test_decoding_ignores_exif_orientation():
+    jpeg = cv2.imencode(".jpg", np.zeros((16, 32, 3), np.uint8))[1].tobytes()
+    # APP1 with one big-endian TIFF entry: orientation (0x0112) = 6, a quarter turn.
+    tiff = bytes.fromhex("4d4d002a00000008 0001 0112 0003 00000001 0006 0000 00000000")
+    body = b"Exif\0\0" + tiff
+    rotated = jpeg[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2) + body + jpeg[2:]
+    assert cv2.imdecode(np.frombuffer(rotated, np.uint8), cv2.IMREAD_COLOR).shape == (32, 16, 3)
+    assert transforms.decode_image(rotated).shape == (16, 32, 3)
+
+
+def test_grey_photographs_become_rgb():
+    grey = cv2.imencode(".jpg", np.full((8, 8), 90, np.uint8))[1].tobytes()
+    assert transforms.decode_image(grey).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("data", [b"", b"not a photograph"])
+def test_unreadable_photograph_is_named(data):
+    with pytest.raises(ValueError, match=r"000000000071\.jpg"):
+        transforms.decode_image(data, "000000000071.jpg")
+
+
+def test_transforms_do_not_import_jax():
+    code = "import sys, ap10k_jax.transforms; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
