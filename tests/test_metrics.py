@@ -1,0 +1,323 @@
+"""AP is the reference's AP, and whatever would silently change it is refused or counted."""
+
+import copy
+import json
+
+import golden_files
+import numpy as np
+import pytest
+
+from ap10k_jax import metrics, transforms
+
+# Golden name of a sigma vector -> ours.
+VECTORS = {"sigmas_2021_12": "corrected", "sigmas_paper": "paper"}
+
+
+def coco(animals, size=(640, 480)):
+    """A COCO dict of (image, species, box) triples, joints spread over the boxes."""
+    rng = np.random.default_rng(0)
+    annotations = []
+    for i, (image, species, box) in enumerate(animals):
+        points = np.add(box[:2], rng.uniform(0.1, 0.9, (17, 2)) * box[2:])
+        annotations.append(
+            {
+                "id": 100 + i,
+                "image_id": image,
+                "category_id": species,
+                "bbox": list(box),
+                "area": box[2] * box[3],
+                "iscrowd": 0,
+                "num_keypoints": 17,
+                "keypoints": np.column_stack([points, np.full(17, 2)]).ravel().tolist(),
+            }
+        )
+    names = {1: ("antelope", "Bovidae"), 5: ("cow", "Bovidae"), 8: ("dog", "Canidae")}
+    names |= {9: ("fox", "Canidae")}
+    return {
+        "images": [
+            {"id": image, "width": size[0], "height": size[1]}
+            for image in sorted({image for image, _, _ in animals})
+        ],
+        "annotations": annotations,
+        "categories": [
+            {"id": id, "name": name, "supercategory": family}
+            for id, (name, family) in names.items()
+        ],
+    }
+
+
+def truth_as_predictions(annotations, score=0.9):
+    """Predictions that are right to the pixel."""
+    return [
+        {
+            "id": a["id"],
+            "image_id": a["image_id"],
+            "category_id": a["category_id"],
+            "keypoints": np.array(a["keypoints"]).reshape(17, 3) * [1, 1, 0] + [0, 0, score],
+        }
+        for a in annotations["annotations"]
+    ]
+
+
+BOX = (100, 100, 200, 150)
+THREE_SPECIES = [(1, 1, BOX), (2, 1, BOX), (3, 5, BOX), (4, 8, BOX), (5, 8, BOX)]
+
+
+@pytest.mark.parametrize("golden_name", VECTORS)
+def test_statistics_agree_with_the_reference(golden_name):
+    annotations = json.loads(golden_files.shared("golden/eval_ground_truth.json").read_text())
+    golden = golden_files.copy("eval_predictions.npz")
+    predictions = [
+        {
+            "id": int(golden["id"][i]),
+            "image_id": int(golden["image_id"][i]),
+            "category_id": int(golden["category_id"][i]),
+            "keypoints": np.column_stack([golden["keypoints"][i], golden["keypoint_scores"][i]]),
+        }
+        for i in range(len(golden["id"]))
+    ]
+    expected = json.loads((golden_files.COPIES / "eval_stats.json").read_text())[golden_name]
+    result = metrics.evaluate(annotations, predictions, sigmas=VECTORS[golden_name])
+    names = dict(zip(metrics.STATISTICS, expected, strict=True))
+    assert {name: result[name] for name in names} == pytest.approx(
+        {name: expected[theirs] for name, theirs in names.items()}, abs=1e-6
+    )
+    assert result["sigmas"] == VECTORS[golden_name]
+    assert np.mean(list(result["per_species"].values())) == pytest.approx(result["AP"])
+
+
+def test_truth_scores_one():
+    annotations = coco([*THREE_SPECIES, (5, 9, (400, 300, 60, 50))])
+    result = metrics.evaluate(annotations, truth_as_predictions(annotations))
+    assert [result[name] for name in metrics.STATISTICS] == pytest.approx([1] * 10)
+    assert result["per_species"] == pytest.approx({"antelope": 1, "cow": 1, "dog": 1, "fox": 1})
+    assert result["num_animals"] == {"antelope": 2, "cow": 1, "dog": 2, "fox": 1}
+    assert result["num_missing"] == result["num_wrong_category"] == 0
+
+
+def test_ap_is_the_mean_over_species_not_over_animals():
+    # Four antelopes right, the only dog wrong: 0.5, not 0.8. The family of both cows has its own.
+    annotations = coco([(1, 1, BOX), (2, 1, BOX), (3, 1, BOX), (4, 1, BOX), (5, 8, BOX)])
+    predictions = truth_as_predictions(annotations)
+    predictions[-1]["keypoints"] = predictions[-1]["keypoints"] + [300, 0, 0]
+    result = metrics.evaluate(annotations, predictions)
+    assert result["AP"] == pytest.approx(0.5)
+    assert result["per_family"] == pytest.approx({"Bovidae": 1, "Canidae": 0})
+
+
+def test_family_is_the_mean_over_its_species():
+    annotations = coco([(1, 1, BOX), (2, 1, BOX), (3, 5, BOX)])
+    predictions = truth_as_predictions(annotations)
+    predictions[2]["keypoints"] = predictions[2]["keypoints"] + [300, 0, 0]
+    result = metrics.evaluate(annotations, predictions)
+    assert result["per_family"] == pytest.approx({"Bovidae": 0.5})
+
+
+def test_one_category_for_all_ruins_ap_and_is_counted():
+    # The slip that has been made in public: right joints, every animal called an antelope.
+    annotations = coco(THREE_SPECIES)
+    predictions = [p | {"category_id": 1} for p in truth_as_predictions(annotations)]
+    result = metrics.evaluate(annotations, predictions)
+    assert result["AP"] <= 1 / 3
+    assert result["per_species"]["cow"] == result["per_species"]["dog"] == 0
+    assert result["num_wrong_category"] == 3
+
+
+def test_missing_animals_are_counted_and_count_as_misses():
+    annotations = coco(THREE_SPECIES)
+    result = metrics.evaluate(annotations, truth_as_predictions(annotations)[1:])
+    assert result["num_missing"] == 1
+    # one antelope of two: precision 1 up to recall 0.5, so 51 of COCO's 101 recalls
+    assert result["per_species"]["antelope"] == pytest.approx(51 / 101)
+
+
+def test_unlabelled_animals_are_not_missed():
+    annotations = coco(THREE_SPECIES)
+    annotations["annotations"][0] |= {"keypoints": [0] * 51, "num_keypoints": 0}
+    result = metrics.evaluate(annotations, truth_as_predictions(annotations)[1:])
+    assert result["num_missing"] == 0
+    assert result["AP"] == pytest.approx(1)
+    assert result["num_animals"]["antelope"] == 1
+
+
+def test_statistics_of_absent_sizes_are_nan_not_minus_one():
+    annotations = coco(THREE_SPECIES)  # all large
+    result = metrics.evaluate(annotations, truth_as_predictions(annotations))
+    assert np.isnan(result["APM"])
+    assert result["APL"] == pytest.approx(1)
+
+
+def test_sigma_vectors_matter():
+    # Only the left elbow is off: 'corrected' is stricter there than 'paper'.
+    annotations = coco([(1, 1, BOX)])
+    predictions = truth_as_predictions(annotations)
+    predictions[0]["keypoints"][6, 0] += 40
+    truth = np.array(annotations["annotations"][0]["keypoints"]).reshape(17, 3)[:, :2]
+    corrected, paper = (
+        metrics.oks(truth, predictions[0]["keypoints"][:, :2], 30000, sigmas=metrics.SIGMAS[name])
+        for name in ("corrected", "paper")
+    )
+    assert corrected < paper
+    with pytest.raises(ValueError, match="'coco': choose from corrected, paper"):
+        metrics.evaluate(annotations, predictions, sigmas="coco")
+
+
+def test_annotations_may_be_a_file_and_are_not_changed(tmp_path):
+    annotations = coco(THREE_SPECIES)
+    before = copy.deepcopy(annotations)
+    predictions = truth_as_predictions(annotations)
+    result = metrics.evaluate(annotations, predictions)
+    assert annotations == before
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(annotations))
+    np.testing.assert_equal(metrics.evaluate(path, predictions), result)
+    np.testing.assert_equal(metrics.evaluate(str(path), predictions), result)
+
+
+def test_evaluation_prints_nothing(capsys):
+    annotations = coco(THREE_SPECIES)
+    metrics.evaluate(annotations, truth_as_predictions(annotations))
+    assert capsys.readouterr().out == ""
+
+
+def test_order_of_predictions_does_not_matter():
+    annotations = coco(THREE_SPECIES)
+    predictions = truth_as_predictions(annotations)
+    for i, row in enumerate(predictions):
+        row["keypoints"][:, :2] += 3 * i
+    np.testing.assert_equal(
+        metrics.evaluate(annotations, predictions[::-1]), metrics.evaluate(annotations, predictions)
+    )
+
+
+# What is wrong with the prediction at place 1, and words of the message.
+WRONG = [
+    ({"category_id": None}, "without category_id"),
+    ({"category_id": 999}, "unknown category 999"),
+    ({"image_id": 999}, "unknown image 999"),
+    ({"image_id": 4}, "in image 2, not 4"),
+    ({"id": 999}, "unknown annotation"),
+    ({"id": 100, "image_id": 1}, "one of 2 for this annotation"),
+    ({"keypoints": np.zeros((20, 3))}, r"shape \(20, 3\), not \(17, 3\)"),
+    ({"keypoints": np.zeros((17, 2))}, r"shape \(17, 2\)"),
+    ({"keypoints": np.full((17, 3), np.nan)}, "not finite"),
+    ({"keypoints": np.full((17, 3), np.inf)}, "not finite"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG)
+def test_predictions_that_do_not_fit_are_refused(change, message):
+    annotations = coco(THREE_SPECIES)
+    predictions = truth_as_predictions(annotations)
+    predictions[1] |= change
+    predictions[1] = {name: value for name, value in predictions[1].items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        metrics.evaluate(annotations, predictions)
+
+
+def test_every_problem_is_listed_at_once():
+    annotations = coco(THREE_SPECIES)
+    predictions = truth_as_predictions(annotations)
+    predictions[0]["image_id"] = 77
+    del predictions[3]["category_id"]
+    with pytest.raises(
+        ValueError, match=r"(?s)unknown image 77.*prediction 3.*without category_id"
+    ):
+        metrics.evaluate(annotations, predictions)
+
+
+def test_no_predictions_are_refused():
+    with pytest.raises(ValueError, match="no predictions"):
+        metrics.evaluate(coco(THREE_SPECIES), [])
+
+
+# --- OKS and its suppression of duplicates
+
+
+def test_oks_by_hand():
+    # One joint off by d: exp(-d^2 / (2 (2 sigma)^2 area)); the nose at 3 px, area 900.
+    truth = np.zeros((17, 2))
+    predicted = truth.copy()
+    predicted[2] = 0, 3
+    one = np.exp(-9 / (2 * (2 * 0.026) ** 2 * 900))
+    assert metrics.oks(truth, predicted, 900) == pytest.approx((16 + one) / 17)
+    visible = np.arange(17) == 2
+    assert metrics.oks(truth, predicted, 900, visible=visible) == pytest.approx(one)
+    assert metrics.oks(truth, predicted, 900, visible=~visible) == 1
+    assert metrics.oks(truth, predicted, 900, visible=np.zeros(17)) == 0
+
+
+def test_oks_takes_batches():
+    rng = np.random.default_rng(0)
+    truth, predicted = rng.uniform(0, 20, (2, 4, 17, 2))
+    areas, visible = rng.uniform(100, 1000, 4), rng.random((4, 17)) < 0.5
+    together = metrics.oks(truth, predicted, areas, visible=visible)
+    for i in range(4):
+        alone = metrics.oks(truth[i], predicted[i], areas[i], visible=visible[i])
+        assert together[i] == pytest.approx(alone)
+
+
+def test_nms_keeps_the_better_of_two_equal_poses_and_leaves_others_alone():
+    pose = np.random.default_rng(0).uniform(0, 100, (17, 2))
+    poses = np.stack([pose, pose + 0.5, pose + 200])
+    scores, areas = np.array([0.5, 0.9, 0.1]), np.full(3, 1e4)
+    assert metrics.oks_nms(poses, scores, areas) == [1, 2]
+    assert metrics.oks_nms(poses, scores[[1, 0, 2]], areas) == [0, 2]
+
+
+def test_nms_threshold_is_inclusive():
+    # Two poses that are exactly as similar as the threshold are both kept.
+    poses = np.zeros((2, 17, 2))
+    poses[1, :8] = 1e6
+    similarity = float(metrics.oks(poses[0], poses[1], 100.0))
+    assert similarity == pytest.approx(9 / 17)
+    keep = {
+        t: metrics.oks_nms(poses, np.ones(2), np.full(2, 100.0), threshold=t)
+        for t in (similarity, 0.5)
+    }
+    assert keep == {similarity: [1, 0], 0.5: [1]}
+
+
+def test_a_kept_pose_suppresses_only_its_own_duplicates():
+    # b is like a, c is like b but not like a: b goes, and so cannot take c with it.
+    pose = np.zeros((17, 2))
+    shift = next(d for d in np.linspace(0, 10, 2000) if metrics.oks(pose, pose + d, 1e3) < 0.92)
+    poses = np.stack([pose, pose + shift, pose + 2 * shift])
+    assert metrics.oks_nms(poses, np.array([3.0, 2.0, 1.0]), np.full(3, 1e3)) == [0, 2]
+
+
+def test_overlapping_species_in_one_image_compete():
+    # Two animals of two species predicted at the same place: the less certain one is lost.
+    annotations = coco([(1, 1, BOX), (1, 8, BOX)])
+    annotations["annotations"][1]["keypoints"] = annotations["annotations"][0]["keypoints"]
+    first, second = truth_as_predictions(annotations)
+    second["keypoints"][:, 2] = 0.5
+    result = metrics.evaluate(annotations, [first, second])
+    assert result["per_species"] == pytest.approx({"antelope": 1, "dog": 0})
+    assert result["num_missing"] == 0
+    # in different images they do not
+    annotations = coco([(1, 1, BOX), (2, 8, BOX)])
+    result = metrics.evaluate(annotations, truth_as_predictions(annotations))
+    assert result["AP"] == pytest.approx(1)
+
+
+def test_nms_measures_with_the_crops_area():
+    # A flat box has a square, padded crop, many times larger: by the box's own area these two
+    # would be different animals, by the crop's they are one.
+    box = (50, 200, 400, 20)
+    annotations = coco([(1, 1, box), (1, 1, box)])
+    predictions = truth_as_predictions(annotations)
+    pose = predictions[0]["keypoints"]
+    predictions[1]["keypoints"] = pose * [1, 1, 0.5] + [4, 0, 0]
+    xy = [p["keypoints"][:, :2] for p in predictions]
+    _, scale = transforms.box_to_center_scale(box, (640, 480))
+    assert metrics.oks(*xy, 400 * 20) < 0.9 < metrics.oks(*xy, scale.prod())
+    result = metrics.evaluate(annotations, predictions)
+    assert result["AR"] < 0.6  # one of the two is gone
+
+
+def test_score_is_the_mean_of_confident_joints():
+    scores = np.zeros((17, 3))
+    scores[:4, 2] = 0.2, 0.21, 0.5, 0.9
+    assert metrics.instance_score(scores) == pytest.approx((0.21 + 0.5 + 0.9) / 3)
+    assert metrics.instance_score(np.zeros((17, 3))) == 0
