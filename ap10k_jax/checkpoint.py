@@ -1,0 +1,154 @@
+"""Checkpoints of a run, through Orbax: save, restore, keep the best, and load for a notebook.
+
+A run directory holds `config.json` and `checkpoints/<step>/`; an exported checkpoint holds
+`config.json` and `variables/`. In a step the parts lie apart, so that a notebook reads the
+variables without the optimizer:
+
+    variables   {'params', 'batch_stats'}, plain dicts of arrays
+    optimizer   {'step', 'opt_state'}
+    data        the state of the Grain iterator
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from orbax.checkpoint import v1 as ocp
+
+from ap10k_jax import models
+
+policies = ocp.training.preservation_policies
+
+
+class Saved(NamedTuple):
+    """A checkpoint that is whole on disk; `ap` is None where validation was not due."""
+
+    step: int
+    ap: float | None
+
+
+class Checkpoints:
+    """The checkpoints of one run: the latest, to go on from, and the best by validation AP.
+
+    Orbax writes each into a temporary folder that it renames when all is on disk, so a killed
+    writer leaves nothing that could be taken for a whole checkpoint.
+    """
+
+    def __init__(self, directory: Path):
+        keep = policies.AnyPreservationPolicy(
+            [
+                policies.LatestN(1),
+                policies.BestN(
+                    get_metric_fn=lambda metrics: metrics["AP"],
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        )
+        self._checkpointer = ocp.training.Checkpointer(
+            directory, preservation_policy=keep, cleanup_tmp_directories=True
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._checkpointer.close()
+
+    def saved(self) -> list[Saved]:
+        """The checkpoints on disk, oldest first."""
+        return [Saved(c.step, (c.metrics or {}).get("AP")) for c in self._checkpointer.checkpoints]
+
+    def save(self, step: int, parts: dict, *, ap: float | None) -> None:
+        """Write `parts` in the background; an earlier save is finished first."""
+        # force: without it Orbax skips a checkpoint while the previous one is being written
+        self._checkpointer.save_checkpointables_async(
+            step, parts, force=True, metrics=None if ap is None else {"AP": ap}
+        )
+
+    def restore(self, step: int, parts: dict) -> dict:
+        """The parts of `step`; `parts` gives shapes and shardings, and iterators set in place."""
+        return self._checkpointer.load_checkpointables(step, parts)
+
+
+def best(saved: list[Saved]) -> Saved | None:
+    """The checkpoint with the highest AP; of equals the latest; None where none was scored."""
+    scored = [c for c in saved if c.ap is not None]
+    return max(scored, key=lambda c: (c.ap, c.step), default=None)
+
+
+def build_module(config: dict) -> nn.Module:
+    """The Linen module that a run's config names."""
+    return models.build(
+        config["model"]["name"],
+        num_keypoints=config["model"]["num_keypoints"],
+        dtype=jnp.dtype(config["model"]["dtype"]),
+    )
+
+
+def load(path: str | Path) -> tuple[nn.Module, dict, dict]:
+    """Module, variables and config of a run directory, of one of its steps or of an export.
+
+    Of a run directory the best checkpoint is taken, or the latest if none was scored yet.
+    `module.apply(variables, images, train=False)` gives heatmaps for images normalised as by
+    `ap10k_jax.evaluate.normalize`. Raises FileNotFoundError where there is no checkpoint, and
+    ValueError where its arrays do not fit the model that the config names.
+    """
+    path = Path(path).expanduser().absolute()
+    step_dir, config_file = _locate(path)
+    config = json.loads(config_file.read_text())
+    module = build_module(config)
+    size = config["data"]["image_size"]
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    wanted = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
+        models.shapes(module, image_size=(size, size)),
+    )
+    _check_shapes(step_dir, wanted)
+    variables = ocp.load(step_dir, wanted, checkpointable_name="variables")
+    return module, variables, config
+
+
+def export(path: str | Path, variables: dict, config: dict) -> None:
+    """Write variables and config to a new folder that `load` reads."""
+    path = Path(path).expanduser().absolute()
+    if path.exists():
+        raise FileExistsError(f"{path} exists already; choose another place for the checkpoint")
+    ocp.save_checkpointables(path, {"variables": variables})
+    (path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _locate(path: Path) -> tuple[Path, Path]:
+    """The folder that holds `variables/`, and the config file that belongs to it."""
+    if (path / "checkpoints").is_dir():
+        with Checkpoints(path / "checkpoints") as checkpoints:
+            saved = checkpoints.saved()
+        if not saved:
+            raise FileNotFoundError(f"{path / 'checkpoints'} holds no finished checkpoint yet")
+        step = (best(saved) or saved[-1]).step
+        return path / "checkpoints" / str(step), path / "config.json"
+    if (path / "variables").is_dir():
+        for config_file in (path / "config.json", path.parents[1] / "config.json"):
+            if config_file.is_file():
+                return path, config_file
+        raise FileNotFoundError(f"{path} has no config.json beside its variables")
+    raise FileNotFoundError(
+        f"{path} is no checkpoint: expected a run directory (with checkpoints/), a step of one, "
+        "or an exported checkpoint (with variables/)"
+    )
+
+
+def _check_shapes(step_dir: Path, wanted: dict) -> None:
+    stored = ocp.metadata(step_dir, "variables").metadata
+    have = {jax.tree_util.keystr(k): v.shape for k, v in jax.tree.leaves_with_path(stored)}
+    want = {jax.tree_util.keystr(k): v.shape for k, v in jax.tree.leaves_with_path(wanted)}
+    differing = [k for k in sorted(have.keys() | want.keys()) if have.get(k) != want.get(k)]
+    if differing:
+        lines = "\n".join(
+            f"  {k}: stored {have.get(k, 'nowhere')}, model {want.get(k, 'has none')}"
+            for k in differing[:20]
+        )
+        raise ValueError(f"{step_dir} does not fit its config's model:\n{lines}")

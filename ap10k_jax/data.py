@@ -1,0 +1,170 @@
+"""From the built data set to batches: one animal an element, read, decoded, augmented, cropped.
+
+    animals = data.Animals.open("ap10k/split1", "train")
+    batches = data.train_batches(animals, batch_size=64, epochs=1, seed=0)
+
+A batch holds `image` uint8 (b, S, S, 3) RGB, `keypoints` (b, k, 2) in crop pixels, `weights`
+(b, k), `center` and `scale` (b, 2) in image pixels, and `index` (b,), the animal's place in
+`animals`. Normalising and drawing the targets is left to the device: they are larger than bytes.
+"""
+
+import functools
+import math
+from pathlib import Path
+
+import grain
+import numpy as np
+import tensorflow_datasets as tfds
+
+import tfds_ap10k  # noqa: F401  registers the builders
+from ap10k_jax import transforms
+
+PAPER_AUGMENTATION = transforms.Augmentation()
+
+
+class Animals:
+    """The animals of a split in the order of its annotation file; a Grain source of examples.
+
+    An example holds the photograph's stored bytes, the box (xywh, image pixels), the keypoints
+    (k, 3) and the index. Animals without a labelled keypoint are left out; `unlabeled` counts them.
+    """
+
+    def __init__(self, source, annotations: dict, *, fingerprint: str, max_animals: int = 0):
+        self._source = source
+        self._coco = annotations
+        self.fingerprint = fingerprint
+        record_of = {image["id"]: i for i, image in enumerate(annotations["images"])}
+        labeled = [a for a in annotations["annotations"] if any(a["keypoints"][2::3])]
+        self.unlabeled = len(annotations["annotations"]) - len(labeled)
+        self._index = [(record_of[a["image_id"]], a) for a in labeled[: max_animals or None]]
+
+    @classmethod
+    def open(
+        cls, name: str, split: str, *, data_dir: str | Path | None = None, max_animals: int = 0
+    ):
+        """Animals of a built data set; `split` is train, validation or test."""
+        builder = tfds.builder(name, data_dir=data_dir and Path(data_dir).expanduser())
+        # SkipDecoding: the stored bytes come as they are, we decode only what we crop
+        source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+        metadata = builder.info.metadata
+        return cls(
+            source,
+            metadata["annotations"][split],
+            fingerprint=metadata["fingerprints"][split],
+            max_animals=max_animals,
+        )
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: int) -> dict:
+        position, annotation = self._index[index]
+        record = self._source[position]
+        if record["image_id"] != annotation["image_id"]:
+            raise ValueError(
+                f"record {position} holds photograph {record['image_id']}, the index says "
+                f"{annotation['image_id']}: build the data set anew"
+            )
+        return {
+            "bytes": record["image"],
+            "file_name": self.image(index)["file_name"],
+            "box": np.array(annotation["bbox"], np.float32),
+            "keypoints": np.array(annotation["keypoints"], np.float32).reshape(-1, 3),
+            "index": np.int32(index),
+        }
+
+    def annotation(self, index: int) -> dict:
+        """The COCO record of an animal."""
+        return self._index[index][1]
+
+    def image(self, index: int) -> dict:
+        """The COCO record of an animal's photograph."""
+        return self._coco["images"][self._index[index][0]]
+
+    def ground_truth(self) -> dict:
+        """These animals, and no others, as a COCO dict to score against."""
+        return self._coco | {"annotations": [annotation for _, annotation in self._index]}
+
+
+def steps_per_epoch(animals: int, batch_size: int, *, drop_remainder: bool) -> int:
+    """Batches an epoch: 143 on the training animals of split 1, the last of them with 34."""
+    return animals // batch_size if drop_remainder else math.ceil(animals / batch_size)
+
+
+def train_batches(
+    animals: Animals,
+    *,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    image_size: int = 256,
+    augmentation: transforms.Augmentation = PAPER_AUGMENTATION,
+    drop_remainder: bool = False,
+    multiple_of: int = 1,
+    threads: int = 4,
+) -> grain.IterDataset:
+    """`epochs` passes over the animals, each in an order of its own, one augmented crop each.
+
+    Order and augmentation follow from the seed, the epoch and the animal alone. The iterator's
+    state can be saved. An epoch's last, smaller batch is filled up to `multiple_of` (the number of
+    devices) with animals of the same batch, as PyTorch's DistributedSampler repeats some.
+    """
+    crops = (
+        grain.MapDataset.source(animals)
+        .seed(seed)
+        .shuffle()
+        .random_map(functools.partial(augmented, image_size=image_size, augmentation=augmentation))
+    )
+    fill = functools.partial(stack, multiple_of=multiple_of)
+    batches = crops.batch(batch_size, drop_remainder=drop_remainder, batch_fn=fill).repeat(epochs)
+    return batches.to_iter_dataset(_read_options(threads))
+
+
+def eval_batches(
+    animals: Animals, *, batch_size: int, image_size: int = 256, threads: int = 4
+) -> grain.IterDataset:
+    """Every animal's upright crop once, in order; the last batch is filled up with index -1."""
+    crops = grain.MapDataset.source(animals).map(functools.partial(upright, image_size=image_size))
+    fill = functools.partial(stack, multiple_of=batch_size, fill_index=True)
+    return crops.batch(batch_size, batch_fn=fill).to_iter_dataset(_read_options(threads))
+
+
+def augmented(
+    example: dict,
+    rng: np.random.Generator,
+    *,
+    image_size: int,
+    augmentation: transforms.Augmentation,
+) -> dict:
+    """A random crop of one of `Animals`' examples."""
+    size = (image_size, image_size)
+    return transforms.sample(decoded(example), rng, size=size, augmentation=augmentation)
+
+
+def upright(example: dict, *, image_size: int) -> dict:
+    """The plain crop of one of `Animals`' examples, as for evaluation."""
+    return transforms.sample(decoded(example), size=(image_size, image_size))
+
+
+def decoded(example: dict) -> dict:
+    """The example with its photograph's pixels as `image` in place of the stored bytes."""
+    rest = {k: v for k, v in example.items() if k not in ("bytes", "file_name")}
+    return rest | {"image": transforms.decode_image(example["bytes"], example["file_name"])}
+
+
+def stack(examples: list[dict], *, multiple_of: int, fill_index: bool = False) -> dict:
+    """Examples as one batch, filled up with copies of the first ones to a multiple of a number.
+
+    With `fill_index` the copies have index -1, so that whoever reads the batch can drop them.
+    """
+    missing = -len(examples) % multiple_of
+    copies = [examples[i % len(examples)] for i in range(missing)]
+    if fill_index:
+        copies = [example | {"index": np.int32(-1)} for example in copies]
+    whole = [*examples, *copies]
+    return {name: np.stack([example[name] for example in whole]) for name in examples[0]}
+
+
+def _read_options(threads: int) -> grain.ReadOptions:
+    # An element is a whole batch here: a few of them ahead are enough.
+    return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)

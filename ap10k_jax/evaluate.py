@@ -1,0 +1,165 @@
+"""From variables to AP: forward with the mirror test, decode on the device, rows, score.
+
+As the protocol has it: ground-truth boxes; the heatmaps of the crop and of its mirror image are
+averaged, then decoded; keypoints go back to image pixels on the host.
+"""
+
+import functools
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from ap10k_jax import codec, data, devices, keypoints, metrics, transforms, visualize
+
+# ImageNet's, on RGB in 0..1, as every pretrained backbone here expects.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+def normalize(images: UInt8[Array, "b H W 3"]) -> Float[Array, "b H W 3"]:
+    """RGB bytes as the network's input."""
+    scaled = images.astype(jnp.float32) / 255.0
+    return (scaled - jnp.array(MEAN)) / jnp.array(STD)
+
+
+def predict_crops(
+    variables: dict,
+    images: UInt8[Array, "b H W 3"],
+    *,
+    module: nn.Module,
+    pairs: tuple[tuple[int, int], ...],
+    flip_test: bool = True,
+    decode: str = "default",
+) -> Float[Array, "b k 3"]:
+    """Keypoints in crop pixels with their scores, (x, y, score)."""
+    inputs = normalize(images)
+    if flip_test:  # both views in one batch: one forward pass
+        inputs = jnp.concatenate([inputs, inputs[:, :, ::-1]])
+    heatmaps = module.apply(variables, inputs, train=False)
+    stride = images.shape[1] / heatmaps.shape[1]
+    if flip_test:
+        plain, mirrored = jnp.split(heatmaps, 2)
+        heatmaps = (plain + codec.flip_back(mirrored, pairs=pairs)) / 2
+    points, scores = codec.decode(heatmaps, stride=stride, method=decode)
+    return jnp.concatenate([points, scores[..., None]], axis=-1)
+
+
+def make_predict_step(
+    module: nn.Module,
+    shardings: devices.Shardings,
+    *,
+    pairs: tuple[tuple[int, int], ...] = keypoints.AP10K.pairs,
+    flip_test: bool = True,
+    decode: str = "default",
+) -> Callable:
+    """`predict_crops`, compiled: (variables, uint8 crops) -> (b, k, 3) on every host."""
+    step = functools.partial(
+        predict_crops, module=module, pairs=pairs, flip_test=flip_test, decode=decode
+    )
+    return jax.jit(
+        step,
+        in_shardings=(shardings.replicated, shardings.batch),
+        out_shardings=shardings.replicated,
+        compiler_options=devices.compiler_options(shardings),
+    )
+
+
+def predict(
+    step: Callable, variables: dict, animals: data.Animals, config: ConfigDict, *, name: str
+) -> list[dict]:
+    """A COCO keypoint row for every animal, in the data set's order; `name` is for the bar."""
+    batches = data.eval_batches(
+        animals,
+        batch_size=config.eval.batch_size,
+        image_size=config.data.image_size,
+        threads=config.data.loader_threads,
+    )
+    total = math.ceil(len(animals) / config.eval.batch_size)
+    rows = []
+    for batch in tqdm(batches, total=total, desc=name, unit="batch", leave=False):
+        points = np.asarray(step(variables, batch["image"]))
+        points = to_image(points, batch)
+        # the last batch is filled up with animals of index -1
+        rows += [
+            row(animals.annotation(int(index)), points_)
+            for index, points_ in zip(batch["index"], points, strict=True)
+            if index >= 0
+        ]
+    if len(rows) != len(animals):
+        raise RuntimeError(f"{name}: {len(rows)} predictions for {len(animals)} animals")
+    return rows
+
+
+def to_image(points: Float[np.ndarray, "b k 3"], batch: dict) -> Float[np.ndarray, "b k 3"]:
+    """Keypoints of a batch's crops in image pixels; the scores stay."""
+    size = batch["image"].shape[2:0:-1]
+    boxes = zip(points[..., :2], batch["center"], batch["scale"], strict=True)
+    xy = [transforms.crop_to_image(p, center, scale, size=size) for p, center, scale in boxes]
+    return np.concatenate([xy, points[..., 2:]], axis=-1)
+
+
+def row(annotation: dict, points: Float[np.ndarray, "k 3"]) -> dict:
+    """A prediction as `metrics.evaluate` takes it, for the animal whose box was used."""
+    return {
+        "image_id": annotation["image_id"],
+        "category_id": annotation["category_id"],
+        "id": annotation["id"],
+        "keypoints": points,
+    }
+
+
+def score(animals: data.Animals, rows: list[dict], *, sigmas: str) -> dict:
+    """`metrics.evaluate` on exactly the animals that were predicted."""
+    return metrics.evaluate(animals.ground_truth(), rows, sigmas=sigmas)
+
+
+def write_predictions(path: Path, rows: list[dict]) -> None:
+    """Rows as a COCO keypoint results file, with the annotation's id beside."""
+    plain = [
+        {
+            **row,
+            "keypoints": [round(float(v), 3) for v in row["keypoints"].ravel()],
+            "score": metrics.instance_score(row["keypoints"]),
+        }
+        for row in rows
+    ]
+    path.write_text(json.dumps(plain))
+
+
+def picture(
+    animals: data.Animals, rows: list[dict], *, sigmas: str, side: int = 240
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The best, median and worst animals by OKS, a row each: predicted beside true skeletons."""
+    records = [animals.annotation(i) for i in range(len(animals))]
+    truth = np.array([r["keypoints"] for r in records], float).reshape(len(records), -1, 3)
+    predicted = np.array([r["keypoints"] for r in rows])
+    similarity = metrics.oks(
+        truth[..., :2],
+        predicted[..., :2],
+        np.array([r["area"] for r in records]),
+        sigmas=metrics.SIGMAS[sigmas],
+        visible=truth[..., 2] > 0,
+    )
+    names = {c["id"]: c["name"] for c in animals.ground_truth()["categories"]}
+    panels = []
+    for i in visualize.best_median_worst(similarity):
+        crop = data.upright(animals[i], image_size=side)
+        matrix = transforms.affine_matrix(crop["center"], crop["scale"], size=(side, side))
+        moved = [
+            np.column_stack([transforms.apply_affine(points[:, :2], matrix), points[:, 2]])
+            for points in (predicted[i], truth[i])
+        ]
+        caption = (
+            f"{names[records[i]['category_id']]}  OKS {similarity[i]:.2f}  id {records[i]['id']}"
+        )
+        panels.append(visualize.Panel(crop["image"], *moved, caption))
+    return visualize.contact_sheet(panels, side=side)

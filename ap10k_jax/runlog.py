@@ -1,0 +1,76 @@
+"""What a run writes while it goes: metrics.jsonl, TensorBoard and a progress line."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+class RunLog:
+    """Numbers by step. Opened at the step a run goes on from, it forgets what came after it."""
+
+    def __init__(self, directory: Path, *, step: int, total_steps: int):
+        self._path = directory / "metrics.jsonl"
+        _forget_after(self._path, step)
+        self._file = self._path.open("a")
+        self._tensorboard = SummaryWriter(
+            str(directory / "tensorboard"), purge_step=step + 1 if step else None
+        )
+        self.bar = tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True)
+        self._shown: dict[str, str] = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.bar.close()
+        self._tensorboard.close()
+        self._file.close()
+
+    def write(self, step: int, kind: str, numbers: dict) -> None:
+        """Append one line; `kind` is train, or the name of the split that was scored."""
+        self._file.write(json.dumps(plain({"step": step, "kind": kind, **numbers})) + "\n")
+        for name, value in numbers.items():
+            if isinstance(value, int | float):
+                self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
+
+    def flush(self) -> None:
+        """Everything written so far is on disk: to be called before a checkpoint is saved."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def show(self, **values: str) -> None:
+        """Set these entries of the progress line."""
+        self._shown.update(values)
+        self.bar.set_postfix(self._shown)
+
+
+def plain(value):
+    """The value with nan as None, which JSON has no number for."""
+    if isinstance(value, dict):
+        return {name: plain(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def read(path: Path) -> list[dict]:
+    """The lines of a metrics.jsonl; a last line cut short by a kill is left out."""
+    lines = []
+    for line in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drop the lines of steps that will be taken again, so that no step stands twice."""
+    if not path.exists():
+        return
+    kept = [line for line in read(path) if line["step"] <= step]
+    rewritten = path.with_suffix(".tmp")
+    rewritten.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    rewritten.replace(path)

@@ -1,0 +1,303 @@
+"""Training: the state, one step as a pure function, and the loop written out in order."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Int
+from ml_collections import ConfigDict
+
+from ap10k_jax import (
+    checkpoint,
+    codec,
+    data,
+    devices,
+    evaluate,
+    losses,
+    models,
+    runlog,
+    transforms,
+)
+
+
+@flax.struct.dataclass
+class TrainState:
+    step: Int[Array, ""]  # steps taken
+    params: dict
+    batch_stats: dict
+    opt_state: optax.OptState
+
+    @property
+    def variables(self) -> dict:
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+class NonFiniteLoss(FloatingPointError):
+    """The loss became NaN or infinite; the message names the step and the photographs."""
+
+
+def learning_rate(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
+    """Linear warm-up from a thousandth, then a tenth after each of `decay_at` (shares of the run).
+
+    The rate is full at step `warmup_steps`, as in MMPose 0.x.
+    """
+    optimizer = config.optimizer
+    boundaries = {
+        round(share * config.epochs) * steps_per_epoch: 0.1 for share in optimizer.decay_at
+    }
+    steps = optax.piecewise_constant_schedule(optimizer.learning_rate, boundaries)
+
+    def schedule(step: Int[Array, ""]) -> Array:
+        warm = jnp.minimum(1.0, step / max(optimizer.warmup_steps, 1))
+        factor = 0.001 + 0.999 * warm if optimizer.warmup_steps else 1.0
+        return factor * steps(step)
+
+    return schedule
+
+
+def init_state(variables: dict, optimizer: optax.GradientTransformation) -> TrainState:
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=optimizer.init(variables["params"]),
+    )
+
+
+def train_step(
+    state: TrainState, batch: dict, *, module: nn.Module, optimizer: optax.GradientTransformation
+) -> tuple[TrainState, dict]:
+    """The state after one step on a batch, and the step's numbers.
+
+    batch: `image` uint8 (b, H, W, 3), `keypoints` (b, k, 2) in crop pixels, `weights` (b, k).
+    Targets are drawn here, on the device: they are larger than the crops.
+    """
+    images = evaluate.normalize(batch["image"])
+
+    def loss_fn(params):
+        heatmaps, updated = module.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        stacks = heatmaps if isinstance(heatmaps, list) else [heatmaps]
+        h, w = stacks[0].shape[1:3]
+        target, weights = codec.encode(
+            batch["keypoints"], batch["weights"], size=(w, h), stride=images.shape[2] / w
+        )
+        loss = sum(losses.heatmap_mse(stack, target, weights) for stack in stacks)
+        return loss, updated["batch_stats"]
+
+    (loss, batch_stats), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    numbers = {
+        "loss": loss,
+        "gradient_norm": optax.global_norm(gradient),
+        "update_norm": optax.global_norm(updates),
+        "weight_norm": optax.global_norm(params),
+    }
+    return TrainState(state.step + 1, params, batch_stats, opt_state), numbers
+
+
+def make_train_step(
+    module: nn.Module, optimizer: optax.GradientTransformation, shardings: devices.Shardings
+) -> Callable:
+    """`train_step`, compiled; the old state's memory is given to the new one."""
+
+    def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+        return train_step(state, batch, module=module, optimizer=optimizer)
+
+    return jax.jit(
+        step,
+        in_shardings=(shardings.replicated, shardings.batch),
+        out_shardings=(shardings.replicated, shardings.replicated),
+        donate_argnums=0,
+        compiler_options=devices.compiler_options(shardings),
+    )
+
+
+def initial_variables(config: ConfigDict, module: nn.Module) -> dict:
+    """Random weights, or those of the checkpoint that `config.init_from` names."""
+    if config.init_from:
+        _, variables, _ = checkpoint.load(config.init_from)
+        wanted = models.shapes(module, image_size=(config.data.image_size,) * 2)
+        have, want = (jax.tree.map(jnp.shape, tree) for tree in (variables, wanted))
+        if have != want:
+            raise ValueError(
+                f"config.init_from={config.init_from} holds another model than {config.model.name}"
+            )
+        return variables
+    key = jax.random.key(config.seed)
+    return models.init(module, key, image_size=(config.data.image_size,) * 2)
+
+
+class Window:
+    """The steps since the last line of the log: their numbers, photographs and times."""
+
+    def __init__(self, animals: data.Animals):
+        self._animals = animals
+        self._steps: list[tuple[int, dict, np.ndarray]] = []
+        self._start = time.perf_counter()
+        self._waited = 0.0
+
+    def add(self, step: int, numbers: dict, index: np.ndarray, waited: float) -> None:
+        self._steps.append((step, numbers, index))
+        self._waited += waited
+
+    def close(self) -> dict:
+        """Means over the window; starts the next one. Raises NonFiniteLoss."""
+        steps, self._steps = self._steps, []
+        numbers = jax.device_get([n for _, n, _ in steps])
+        for (step, _, index), values in zip(steps, numbers, strict=True):
+            if not np.isfinite(values["loss"]):
+                files = [self._animals.annotation(int(i))["file_name"] for i in index]
+                raise NonFiniteLoss(
+                    f"the loss is {values['loss']} at step {step}; its batch: {', '.join(files)}"
+                )
+        now = time.perf_counter()
+        seconds, waited = now - self._start, self._waited
+        self._start, self._waited = now, 0.0
+        means = {k: float(np.mean([n[k] for n in numbers])) for k in numbers[0]}
+        images = sum(len(index) for _, _, index in steps)
+        return means | {"images_per_second": images / seconds, "waiting_for_data": waited / seconds}
+
+    def restart_clock(self) -> None:
+        """Leave out what has passed since the last line (compiling, scoring, saving)."""
+        self._start, self._waited = time.perf_counter(), 0.0
+
+
+def train(
+    config: ConfigDict,
+    workdir: Path,
+    animals: data.Animals,
+    validation: data.Animals,
+    predict_step: Callable,
+    shardings: devices.Shardings,
+) -> None:
+    """Train in `workdir` until `config.epochs` are done, going on from its latest checkpoint.
+
+    `predict_step` (see evaluate.py) scores the validation animals every few epochs. Raises
+    NonFiniteLoss, and ValueError where the config does not fit the devices or the weights.
+    """
+    devices.check_batch(config.batch_size, shardings, field="config.batch_size")
+    devices.check_batch(config.eval.batch_size, shardings, field="config.eval.batch_size")
+    steps_per_epoch = data.steps_per_epoch(
+        len(animals), config.batch_size, drop_remainder=config.drop_remainder
+    )
+    total_steps = config.epochs * steps_per_epoch
+    schedule = learning_rate(config, steps_per_epoch)
+    optimizer = optax.adam(schedule)
+    module = checkpoint.build_module(config)
+    step_fn = make_train_step(module, optimizer, shardings)
+    iterator = iter(
+        data.train_batches(
+            animals,
+            batch_size=config.batch_size,
+            epochs=config.epochs,
+            seed=config.seed,
+            image_size=config.data.image_size,
+            augmentation=transforms.Augmentation(**config.augment),
+            drop_remainder=config.drop_remainder,
+            multiple_of=shardings.batch.mesh.size,
+            threads=config.data.loader_threads,
+        )
+    )
+
+    with checkpoint.Checkpoints(workdir / "checkpoints") as checkpoints:
+        state = restore_or_init(checkpoints, config, module, optimizer, iterator, shardings)
+        first = int(state.step) + 1
+        with runlog.RunLog(workdir, step=first - 1, total_steps=total_steps) as log:
+            window = Window(animals)
+            in_flight: list[Array] = []
+            for step in range(first, total_steps + 1):
+                batch, waited = next_batch(iterator, in_flight)
+                arrays = {name: batch[name] for name in ("image", "keypoints", "weights")}
+                state, numbers = step_fn(state, arrays)
+                window.add(step, numbers, batch["index"], waited)
+                in_flight = [*in_flight[-1:], numbers["loss"]]
+                in_flight[0].block_until_ready()  # one step computes while the next is queued
+                log.bar.update()
+
+                epoch, within_epoch = divmod(step, steps_per_epoch)
+                if within_epoch % config.log_every_steps == 0 or within_epoch == 0:
+                    means = window.close()
+                    rate = float(schedule(step - 1))
+                    log.write(step, "train", {**means, "learning_rate": rate})
+                    log.show(
+                        loss=f"{means['loss']:.2e}",
+                        images_s=f"{means['images_per_second']:.0f}",
+                        data_wait=f"{means['waiting_for_data']:.0%}",
+                    )
+                if within_epoch:
+                    continue
+
+                last = epoch == config.epochs
+                ap = None
+                if last or epoch % config.eval.every_epochs == 0:
+                    rows = evaluate.predict(
+                        predict_step, state.variables, validation, config, name="validation"
+                    )
+                    scores = evaluate.score(validation, rows, sigmas=config.eval.sigmas)
+                    ap = scores["AP"]
+                    log.write(step, "validation", scores)
+                    log.show(AP=f"{ap:.3f}")
+                if last or ap is not None or epoch % config.checkpoint_every_epochs == 0:
+                    log.flush()
+                    checkpoints.save(step, parts(state, iterator), ap=ap)
+                window.restart_clock()
+
+
+def next_batch(iterator: Iterator[dict], in_flight: list[Array]) -> tuple[dict, float]:
+    """The next batch, and the seconds that the device waited for it (an upper bound)."""
+    asked = time.perf_counter()
+    batch = next(iterator)
+    seconds = time.perf_counter() - asked
+    # If the last queued step is still computing now, the device has not waited at all.
+    waited = not in_flight or in_flight[-1].is_ready()
+    return batch, seconds if waited else 0.0
+
+
+def parts(state: TrainState, iterator: Iterator[dict]) -> dict:
+    """The state as the parts of a checkpoint, see checkpoint.py."""
+    return {
+        "variables": state.variables,
+        "optimizer": {"step": state.step, "opt_state": state.opt_state},
+        "data": iterator,
+    }
+
+
+def restore_or_init(
+    checkpoints: checkpoint.Checkpoints,
+    config: ConfigDict,
+    module: nn.Module,
+    optimizer: optax.GradientTransformation,
+    iterator: Iterator[dict],
+    shardings: devices.Shardings,
+) -> TrainState:
+    """The run's latest state, the iterator set to match; a fresh state where there is none."""
+    saved = checkpoints.saved()
+    size = (config.data.image_size,) * 2
+    if not saved:
+        state = init_state(initial_variables(config, module), optimizer)
+        return jax.device_put(state, shardings.replicated)
+    shapes = jax.eval_shape(
+        lambda variables: init_state(variables, optimizer), models.shapes(module, image_size=size)
+    )
+    wanted = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings.replicated), shapes
+    )
+    stored = checkpoints.restore(saved[-1].step, parts(wanted, iterator))
+    return TrainState(
+        step=stored["optimizer"]["step"],
+        params=stored["variables"]["params"],
+        batch_stats=stored["variables"]["batch_stats"],
+        opt_state=stored["optimizer"]["opt_state"],
+    )
