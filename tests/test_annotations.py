@@ -82,6 +82,7 @@ FLAWS = [
     (edit("images", file_name="C:x.jpg"), "image 4", "file_name"),
     (edit("images", file_name=""), "image 4", "file_name"),
     (edit("images", file_name="a\0.jpg"), "image 4", "file_name"),
+    (edit("images", file_name="\x1b[2J.jpg"), "image 4", "file_name"),
     (edit("images", file_name="\ud800.jpg"), "image 4", "file_name"),
     (edit("images", file_name=["x.jpg"]), "image 4", "file_name"),
     (edit("images", width="40"), "image 4", "width"),
@@ -129,10 +130,34 @@ def test_a_flaw_is_found_and_named(tmp_path, change, record, field):
     train = json.loads(path.read_text())
     change(train)
     path.write_text(json.dumps(train))
+    if field != "width, height":  # that takes a look at the photograph; the rest does not
+        _, alone = annotations.check(train, file="x.json", categories=CATEGORIES)
+        assert (record, field) in [problem[1:3] for problem in alone]
     found = problems_of(root)
     # Records that refer to a flawed one may be named besides it.
     assert ("ap10k-train-split1.json", record, field) in [problem[:3] for problem in found]
     assert len(found) == 1 or record == "" or field in ("id", "file_name")
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        ([1, 2, 0, 5], "has no extent"),
+        ([40, 2, 5, 5], "lies outside the image of 40x30"),
+        ([38.5, 2, 5, 5], "lies outside the image of 40x30"),  # but for half a pixel
+        ([38, 2, 5, 5], None),
+        ([-4, -4, 100, 100], None),
+    ],
+)
+def test_a_box_may_stick_out_but_must_have_a_pixel_inside(tmp_path, box, expected):
+    files = tiny_ap10k.contents()
+    files["train"]["annotations"][0]["bbox"] = box
+    root = tiny_ap10k.write(tmp_path, files)
+    if expected:
+        (problem,) = problems_of(root)
+        assert expected in problem.text
+    else:
+        assert read(root)[1]["boxes_partly_outside"] == 1
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,14 @@ def test_flawed_annotations_leave_no_data_set(tmp_path, files):
     assert not list((tmp_path / "built/ap10k/split2").iterdir())
 
 
+def test_the_order_holds_across_files(tmp_path, manual_dir, files, monkeypatch):
+    monkeypatch.setattr(records, "SHARD", 3)
+    builder = build("split1", manual_dir, tmp_path)
+    assert [builder.info.splits[name].num_shards for name in ("train", "test")] == [2, 1]
+    source = builder.as_data_source("train", decoders=RAW)
+    assert [record["image_id"] for record in source] == [i["id"] for i in files["train"]["images"]]
+
+
 def test_an_unbuilt_set_defaults_to_array_record_and_a_built_one_keeps_its_own(tmp_path):
     assert tfds.builder("ap10k", data_dir=tmp_path).info.file_format.value == "array_record"
     assert tfds.builder("ap10k/split3", data_dir=tmp_path).builder_config.name == "split3"

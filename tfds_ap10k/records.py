@@ -6,15 +6,19 @@ record i of train: a loader finds its animals, and the metric its ground truth, 
 read.
 """
 
+import functools
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
+import tqdm
 
 from tfds_ap10k import photographs, sources, taxonomy
+
+SHARD = 256  # photographs a file; about 90 MB of AP-10K
 
 
 def features(
@@ -47,22 +51,44 @@ def features(
     )
 
 
+def shards(
+    coco: Mapping, folder: sources.Root, title: str
+) -> list[Callable[[], Iterator[tuple[int, dict]]]]:
+    """For each file of a split a function that reads its photographs, with one progress bar
+    through all of them. TFDS holds one shard in memory at a time.
+    """
+    images = coco["images"]
+
+    def read(start: int) -> Iterator[tuple[int, dict]]:
+        part = images[start : start + SHARD]
+        last = start + SHARD >= len(images)
+        yield from examples(
+            coco,
+            folder,
+            tqdm.tqdm(
+                part, title, initial=start, total=len(images), unit=" photographs", leave=last
+            ),
+        )
+
+    return [functools.partial(read, start) for start in range(0, len(images), SHARD)]
+
+
 def examples(
     coco: Mapping, folder: sources.Root, images: Iterable[Mapping]
 ) -> Iterator[tuple[int, dict]]:
-    """(position, record) for each of the images of a validated COCO dict, bytes as stored."""
+    """(id, record) for each of these images of a validated COCO dict, bytes as stored."""
     names = {category["id"]: category["name"] for category in coco["categories"]}
     families = {category["id"]: category["supercategory"] for category in coco["categories"]}
     animals = defaultdict(list)
     for annotation in coco["annotations"]:
         animals[annotation["image_id"]].append(annotation)
-    for position, image in enumerate(images):
+    for image in images:
         present = animals[image["id"]]
         # One species an image in the official files; elsewhere the most frequent, first one first.
         counted = Counter(annotation["category_id"] for annotation in present).most_common(1)
         species_id = counted[0][0] if counted else None
         yield (
-            position,
+            image["id"],
             {
                 "image": sources.read(folder / image["file_name"], max_bytes=photographs.MAX_BYTES),
                 "image_id": image["id"],

@@ -9,8 +9,12 @@ from tfds_ap10k import annotations, records, sources, taxonomy
 FILES = {"train": "train", "validation": "val", "test": "test"}  # TFDS split: part of file name
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
-    """One record a photograph; see `records.features` for what is in it."""
+class Builder(tfds.core.ShardBasedBuilder):
+    """One record a photograph; see `records.features` for what is in it.
+
+    Shard based, because that keeps the order of the annotation file. The usual generator based
+    builder sorts, and for a split of more than 1 GB (as train is) it needs TensorFlow to do so.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 (TFDS reads it from the class)
@@ -54,16 +58,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             progress=lambda images: tqdm.tqdm(images, "checking", unit=" photographs"),
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
+    def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> dict:
         root = sources.find(dl_manager.manual_dir)
         splits, report = self.read(root)
         self.info.metadata.update(records.metadata(splits, report))
         return {
-            split: self._generate_examples(split, coco, root / "data")
+            split: records.shards(coco, root / "data", f"writing {split}")
             for split, coco in splits.items()
         }
-
-    def _generate_examples(self, split: str, coco: dict, folder: sources.Root):
-        yield from records.examples(
-            coco, folder, tqdm.tqdm(coco["images"], f"writing {split}", unit=" photographs")
-        )
