@@ -15,13 +15,15 @@ from ap10k_jax import keypoints
 from tfds_ap10k import annotations, oddities, taxonomy
 
 SHARED = Path(__file__).parents[2] / "shared/data/ap10k_real"
-CATEGORIES = {species.id: (species.name, species.family) for species in taxonomy.SPECIES}
+DECLARED = {
+    "categories": {species.id: (species.name, species.family) for species in taxonomy.SPECIES},
+    "keypoint_names": keypoints.AP10K.names,
+}
 
 
-def read(root, **kwargs):
+def read(root):
     files = {part: root / "annotations" / f"ap10k-{part}-split1.json" for part in tiny_ap10k.SIZES}
-    kwargs = {"categories": CATEGORIES, "keypoint_names": keypoints.AP10K.names, **kwargs}
-    return annotations.read(files, folder=root / "data", **kwargs)
+    return annotations.read(files, folder=root / "data", **DECLARED)
 
 
 def problems_of(root):
@@ -131,7 +133,7 @@ def test_a_flaw_is_found_and_named(tmp_path, change, record, field):
     change(train)
     path.write_text(json.dumps(train))
     if field != "width, height":  # that takes a look at the photograph; the rest does not
-        _, alone = annotations.check(train, file="x.json", categories=CATEGORIES)
+        _, alone = annotations.check(train, file="x.json", **DECLARED)
         assert (record, field) in [problem[1:3] for problem in alone]
     found = problems_of(root)
     # Records that refer to a flawed one may be named besides it.
@@ -202,7 +204,7 @@ def test_no_value_anywhere_makes_the_reader_stumble():
         original = container[key]
         for junk in JUNK:
             container[key] = junk
-            tables, problems = annotations.check(content, file="x.json", categories=CATEGORIES)
+            tables, problems = annotations.check(content, file="x.json", **DECLARED)
             str(annotations.AnnotationError(problems)).encode()
             if not problems:  # what is let through can be counted, stored and read again
                 oddities.count({"val": tables})
@@ -210,7 +212,7 @@ def test_no_value_anywhere_makes_the_reader_stumble():
             tried += 1
         container[key] = original
     assert tried > 1000
-    assert annotations.check(content, file="x.json", categories=CATEGORIES)[1] == []
+    assert annotations.check(content, file="x.json", **DECLARED)[1] == []
 
 
 @pytest.mark.parametrize("field", ["id", "file_name"])
@@ -398,11 +400,7 @@ def test_the_set_of_keypoints_may_be_any(tmp_path):
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the official annotation file is not at hand")
 def test_the_official_train_split_has_exactly_its_known_oddities():
-    splits, report = annotations.read(
-        {"train": SHARED / "ap10k-train-split1.json"},
-        categories=CATEGORIES,
-        keypoint_names=keypoints.AP10K.names,
-    )
+    splits, report = annotations.read({"train": SHARED / "ap10k-train-split1.json"}, **DECLARED)
     assert len(splits["train"]["images"]) == 7023
     assert len(splits["train"]["annotations"]) == 9122
     odd = {name: value for name, value in report.items() if value}
