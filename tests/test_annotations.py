@@ -272,6 +272,16 @@ def test_a_link_out_of_the_folder_is_refused_and_one_within_is_not(tmp_path):
             read(root)
 
 
+def test_paths_that_the_system_stumbles_over_are_problems(tmp_path):
+    files = tiny_ap10k.contents()
+    root = tiny_ap10k.write(tmp_path, files)
+    (root / "data/000000000004.jpg").unlink()
+    (root / "data/000000000004.jpg").symlink_to(root / "data/000000000004.jpg")  # in a circle
+    files["train"]["images"][1]["file_name"] = "x" * 300 + ".jpg"  # longer than a name may be
+    (root / "annotations/ap10k-train-split1.json").write_text(json.dumps(files["train"]))
+    assert [problem.record for problem in problems_of(root)] == ["image 4", "image 3"]
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
 def test_a_named_pipe_is_no_photograph(tmp_path):
     root = tiny_ap10k.write(tmp_path)
@@ -345,7 +355,10 @@ def test_what_is_odd_is_counted(tmp_path):
     train["annotations"][1].update(keypoints=[0] * 51, num_keypoints=0)
     train["annotations"][2]["keypoints"][0] = -1
     train["annotations"][2]["iscrowd"] = 1
+    files["val"]["annotations"][0]["category_id"] = 5  # a cow, beside dogs and cats
     _, report = read(tiny_ap10k.write(tmp_path, files))
+    assert len(report["species_without_animals"]) == 51
+    assert "Bovidae" not in report["families_without_animals"]
     assert report["undocumented_backgrounds"] == {"0": 1, "88": 1, "none": 1}
     assert report["images_without_animals"] == 1
     assert report["images_of_several_species"] == 1
@@ -392,6 +405,12 @@ def test_the_set_of_keypoints_may_be_any(tmp_path):
     path.write_text(json.dumps(content))
     splits, _ = annotations.read({"all": path})
     assert splits == {"all": content}
+    other = {**content, "images": [{**content["images"][0], "id": 2, "file_name": "b.jpg"}]}
+    other["annotations"] = []
+    other["categories"] = [{**content["categories"][0], "name": "zebra"}]
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    with pytest.raises(annotations.AnnotationError, match="'zebra', but 'okapi' in own"):
+        annotations.read({"train": path, "test": tmp_path / "other.json"})
     content["annotations"][0]["keypoints"].pop()
     path.write_text(json.dumps(content))
     with pytest.raises(annotations.AnnotationError, match="26 numbers in place of 27"):

@@ -40,6 +40,13 @@ def test_the_usual_folders_are_found(tmp_path, place):
     assert sources.find(tmp_path) == root
 
 
+def test_annotations_of_something_else_are_not_taken(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/instances_train2017.json").write_text("{}")
+    root = tiny_ap10k.write(tmp_path / "ap-10k")
+    assert sources.find(tmp_path) == root
+
+
 @pytest.mark.parametrize("name", ["ap-10k.zip", "AP10K.ZIP", "ap-10k (1).zip"])
 @pytest.mark.parametrize("prefix", ["", "ap-10k/", "downloads/ap-10k/"])
 def test_a_zip_file_is_found_with_what_is_in_it(tmp_path, name, prefix):

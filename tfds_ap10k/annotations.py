@@ -14,16 +14,14 @@ trusted: every value is looked at before it is used, and error texts quote them 
 """
 
 import json
-import re
-import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from tfds_ap10k import oddities, photographs, sources
+from tfds_ap10k import flaws, oddities, photographs, sources
+from tfds_ap10k.flaws import Flaws, Json, show
 
 MAX_FILE_BYTES = 1 << 30
-MAX_COORDINATE = 1e6  # pixels; far beyond any photograph, small enough for float32
 MAX_LISTED = 50
 
 # What is kept of each record; files carry more (licences, segmentations) that nobody checked.
@@ -33,9 +31,6 @@ ANNOTATION_FIELDS = (
     *("iscrowd", "num_keypoints", "keypoints"),
 )
 CATEGORY_FIELDS = ("id", "name", "supercategory", "keypoints", "skeleton")
-
-Json = bool | int | float | str | list | dict | None
-Flaws = Iterator[tuple[str, str]]  # (field, what is wrong with it)
 
 
 class Problem(NamedTuple):
@@ -83,6 +78,7 @@ def read(
         problems += found or more
     names = {split: path.name for split, path in files.items()}
     problems += _check_disjoint(splits, names)
+    problems += _check_categories_agree(splits, names)
     seen = {"photographs_not_jpeg": 0}
     if folder is not None and not folder.is_dir():
         problems.append(Problem(f"{folder.name}/", "", "", "the folder of photographs is missing"))
@@ -119,7 +115,7 @@ def check(
             records = []
         for index, record in enumerate(records):
             identity = record.get("id") if isinstance(record, dict) else None
-            if not _is_id(identity):
+            if not flaws.is_id(identity):
                 text = f"not a whole number: {show(identity)}"
                 problems.append(Problem(file, f"{key}[{index}]", "id", text))
                 continue
@@ -128,9 +124,9 @@ def check(
                 problems.append(Problem(file, where, "id", "used more than once"))
                 continue
             ids.add(identity)
-            flaws = [Problem(file, where, *flaw) for flaw in find_flaws(record)]
-            problems.extend(flaws)
-            if not flaws:
+            found = [Problem(file, where, *flaw) for flaw in find_flaws(record)]
+            problems.extend(found)
+            if not found:
                 kept[identity] = {name: record[name] for name in record if name in fields}
         tables[key] = list(kept.values())
         return kept, ids
@@ -139,14 +135,14 @@ def check(
     _, category_ids = sound(
         "categories",
         "category",
-        lambda record: _category_flaws(record, names, categories),
+        lambda record: flaws.of_category(record, names, categories),
         CATEGORY_FIELDS,
     )
-    images, image_ids = sound("images", "image", _image_flaws, IMAGE_FIELDS)
+    images, image_ids = sound("images", "image", flaws.of_image, IMAGE_FIELDS)
     sound(
         "annotations",
         "annotation",
-        lambda record: _annotation_flaws(record, images, image_ids, category_ids, len(names)),
+        lambda record: flaws.of_annotation(record, images, image_ids, category_ids, len(names)),
         ANNOTATION_FIELDS,
     )
     file_names = {}
@@ -181,101 +177,6 @@ def _declared_names(categories: Json) -> Sequence[str]:
     return []
 
 
-def _category_flaws(
-    category: dict, names: Sequence[str], expected: Mapping[int, tuple[str, str]] | None
-) -> Flaws:
-    name, family = category.get("name"), category.get("supercategory")
-    if not _is_text(name):
-        yield "name", f"not a text: {show(name)}"
-    elif not (family is None or _is_text(family)):
-        yield "supercategory", f"not a text: {show(family)}"
-    elif expected is not None and expected.get(category["id"]) != (name, family):
-        should_be = expected.get(category["id"], "no category of this data set")
-        yield "name", f"unknown category: {show((name, family))} should be {show(should_be)}"
-    if not names or category.get("keypoints") != list(names):
-        shown = show(category.get("keypoints"))
-        yield "keypoints", f"should be the {len(names)} names of the data set: {shown}"
-    skeleton = category.get("skeleton", [])
-    if not isinstance(skeleton, list) or not all(
-        isinstance(bone, list)
-        and len(bone) == 2
-        and all(_is_id(joint) and 1 <= joint <= len(names) for joint in bone)
-        for bone in skeleton
-    ):
-        yield "skeleton", f"not pairs of keypoint numbers from 1 to {len(names)}"
-
-
-def _image_flaws(image: dict) -> Flaws:
-    name = image.get("file_name")
-    if not _is_text(name):
-        yield "file_name", f"not a text: {show(name)}"
-    elif not _stays_inside(name):
-        yield "file_name", f"leads outside the folder of photographs: {show(name)}"
-    for field in ("width", "height"):
-        if not (_is_id(image.get(field)) and 1 <= image[field] <= 65535):
-            yield field, f"not a number of pixels: {show(image.get(field))}"
-    for field in ("background", "license"):
-        if field in image and not _is_id(image[field]):
-            yield field, f"not a whole number: {show(image[field])}"
-
-
-def _annotation_flaws(
-    annotation: dict,
-    images: Mapping[int, dict],
-    image_ids: set[int],
-    category_ids: set[int],
-    count: int,
-) -> Flaws:
-    image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
-    if not (_is_id(image_id) and image_id in image_ids):
-        yield "image_id", f"there is no such image: {show(image_id)}"
-        image_id = None
-    if not (_is_id(category_id) and category_id in category_ids):
-        yield "category_id", f"unknown category: {show(category_id)}"
-    # The box needs the image's size; where that is flawed, the image has been reported.
-    yield from _box_flaws(annotation.get("bbox"), images.get(image_id))
-    area = annotation.get("area")
-    if not (_is_number(area, limit=MAX_COORDINATE**2) and area > 0):
-        yield "area", f"not a positive number: {show(area)}"
-    if annotation.get("iscrowd", 0) not in (0, 1):
-        yield "iscrowd", f"neither 0 nor 1: {show(annotation['iscrowd'])}"
-    keypoints = annotation.get("keypoints")
-    if not isinstance(keypoints, list):
-        yield "keypoints", f"not a list: {show(keypoints)}"
-    elif len(keypoints) != 3 * count:
-        yield "keypoints", f"{len(keypoints)} numbers in place of {3 * count} ({count} x, y, v)"
-    elif not all(_is_number(value) for value in keypoints):
-        flawed = next(value for value in keypoints if not _is_number(value))
-        yield "keypoints", f"not a coordinate: {show(flawed)}"
-    elif not all(visibility in (0, 1, 2) for visibility in keypoints[2::3]):
-        flawed = next(value for value in keypoints[2::3] if value not in (0, 1, 2))
-        yield "keypoints", f"visibility is neither 0, 1 nor 2: {show(flawed)}"
-    else:
-        # The metric leaves animals of no keypoints out by this number, the loader by the list.
-        labelled = sum(visibility > 0 for visibility in keypoints[2::3])
-        if not _is_id(annotation.get("num_keypoints")) or annotation["num_keypoints"] != labelled:
-            shown = show(annotation.get("num_keypoints"))
-            yield "num_keypoints", f"{shown}, but {labelled} keypoints are labelled"
-
-
-def _box_flaws(box: Json, image: dict | None) -> Flaws:
-    if not (isinstance(box, list) and len(box) == 4 and all(_is_number(side) for side in box)):
-        yield "bbox", f"not four numbers x, y, width, height: {show(box)}"
-        return
-    x, y, width, height = box
-    if width < 1 or height < 1:
-        yield "bbox", f"has no extent of a pixel or more: {show(box)}"
-        return
-    if image is not None:
-        # The crop is made around the part inside, up to the last pixel as MMPose clips it. That
-        # must be a pixel at least; a box that merely sticks out is counted as odd.
-        inside_x = min(x + width, image["width"] - 1) - max(x, 0)
-        inside_y = min(y + height, image["height"] - 1) - max(y, 0)
-        if inside_x < 1 or inside_y < 1:
-            size = f"{image['width']}x{image['height']}"
-            yield "bbox", f"lies outside the image of {size}: {show(box)}"
-
-
 def _check_disjoint(splits: Mapping[str, dict], files: Mapping[str, str]) -> Iterator[Problem]:
     """Test images among the training images would make every number worthless."""
     for field in ("id", "file_name"):
@@ -287,6 +188,19 @@ def _check_disjoint(splits: Mapping[str, dict], files: Mapping[str, str]) -> Ite
                 if first != split:
                     text = f"{show(image[field])} is also in {files[first]}"
                     yield Problem(files[split], f"image {image['id']}", field, text)
+
+
+def _check_categories_agree(
+    splits: Mapping[str, dict], files: Mapping[str, str]
+) -> Iterator[Problem]:
+    """What is learned as one species must not be measured as another."""
+    first = {}
+    for split, coco in splits.items():
+        for category in coco["categories"]:
+            other = first.setdefault(category["id"], (split, category["name"]))
+            if other[1] != category["name"]:
+                text = f"{show(category['name'])}, but {show(other[1])} in {files[other[0]]}"
+                yield Problem(files[split], f"category {category['id']}", "name", text)
 
 
 def _check_photograph(
@@ -307,34 +221,3 @@ def _check_photograph(
         return "width, height", f"{recorded}, but {name} has {found} pixels"
     seen["photographs_not_jpeg"] += not photograph.is_jpeg
     return None
-
-
-def _is_id(value: Json) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-
-
-def _is_number(value: Json, *, limit: float = MAX_COORDINATE) -> bool:
-    """Finite and within the limit; the comparison is False for NaN and safe for huge integers."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= limit
-
-
-def _is_text(value: Json) -> bool:
-    """A text one can print and store: no control characters, no lone surrogates."""
-    return isinstance(value, str) and 0 < len(value) <= 1000 and value.isprintable()
-
-
-def _stays_inside(name: str) -> bool:
-    path = PurePosixPath(name)
-    drive = re.match(r"[A-Za-z]:", name)
-    return bool(path.parts) and not (
-        path.is_absolute() or ".." in path.parts or "\\" in name or drive
-    )
-
-
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 80
-
-
-def show(value: Json) -> str:
-    """A value as an error text quotes it: short, and with control characters escaped."""
-    return _short.repr(value)

@@ -3,6 +3,7 @@ place. Either way the result is a `Root`, a path with `/`, `read_bytes` and `is_
 """
 
 import contextlib
+import os
 import re
 import zipfile
 import zlib
@@ -24,6 +25,7 @@ and give --manual_dir=DEST, or run the quickstart, which does that by itself:
   python -m ap10k_jax.main --config=configs/quickstart.py
 """
 
+_FILE_START = "ap10k-"
 _USUAL_NAME = re.compile(r"ap[-_ ]?10k.*", re.IGNORECASE)
 # Reading a broken, encrypted or exotically compressed zip entry raises any of these.
 UNREADABLE = (OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -46,7 +48,8 @@ def find(manual_dir: str | Path) -> Root:
     folders = [manual_dir, *_children(manual_dir)]
     folders += [child for folder in folders[1:] for child in _children(folder)]
     for folder in folders:
-        if (folder / "annotations").is_dir():
+        # There may be annotations/ of something else too.
+        if any((folder / "annotations").glob(f"{_FILE_START}*.json")):
             return folder
     damaged = []
     for file in sorted(path for path in manual_dir.iterdir() if path.suffix.lower() == ".zip"):
@@ -71,9 +74,10 @@ def _children(folder: Path) -> list[Path]:
 def _root_in_zip(file: Path) -> zipfile.Path | None:
     # Entry names only ever select entries, nothing is extracted: none can climb out.
     archive = zipfile.ZipFile(file)
+    # The shortest, because zip files made on a Mac repeat every name below __MACOSX/.
     for name in sorted(archive.namelist(), key=len):
         parts = PurePosixPath(name).parts
-        if len(parts) > 1 and parts[-2] == "annotations" and parts[0] != "__MACOSX":
+        if parts[-2:-1] == ("annotations",) and parts[-1].startswith(_FILE_START):
             prefix = "".join(f"{part}/" for part in parts[:-2])
             return zipfile.Path(archive, prefix)
     archive.close()
@@ -84,9 +88,9 @@ def read(path: Root, *, max_bytes: int) -> bytes:
     """The bytes of a regular file. Raises ValueError with the reason when there are none to read,
     or more than `max_bytes` (a zip entry may unpack to much more than the zip's own size).
     """
-    if not path.is_file():
-        raise ValueError("the file is missing")
     try:
+        if not path.is_file():
+            raise ValueError("the file is missing")
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
     except UNREADABLE as error:
@@ -100,4 +104,5 @@ def leads_outside(path: Root, folder: Root) -> bool:
     """Whether a path below `folder` is a link to something outside it. Zip files have no links."""
     if isinstance(path, zipfile.Path):
         return False
-    return not path.resolve().is_relative_to(folder.resolve())
+    # os.path, because pathlib raises for links that go in a circle.
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
