@@ -12,8 +12,7 @@ def heatmap_mse(
     """Mean of weight x (predicted - target)^2 over images, cells and joints, without a factor 1/2.
 
     The mean runs over all joints, the weightless ones included: an animal with few labelled joints
-    counts less than one with many. As JointsMSELoss in MMPose. Computed in float32 even when the
-    network predicts in bfloat16, because most squares are tiny.
+    counts less than one with many. As JointsMSELoss in MMPose. A network may predict in bfloat16:
+    float32 targets make the differences, and the mean of their tiny squares, float32.
     """
-    error = predicted.astype(jnp.float32) - target
-    return jnp.mean(weights[..., None, None, :] * jnp.square(error))
+    return jnp.mean(weights[..., None, None, :] * jnp.square(predicted - target))

@@ -301,19 +301,45 @@ def test_overlapping_species_in_one_image_compete():
     assert result["AP"] == pytest.approx(1)
 
 
+def twins(box, second):
+    """Two animals with one box, the second's joints given; and predictions right to the pixel."""
+    annotations = coco([(1, 1, box), (1, 1, box)])
+    second = np.column_stack([second(pose_of(annotations["annotations"][0])), np.full(17, 2)])
+    annotations["annotations"][1]["keypoints"] = second.ravel().tolist()
+    return annotations, truth_as_predictions(annotations)
+
+
+def pose_of(annotation):
+    return np.array(annotation["keypoints"]).reshape(17, 3)[:, :2]
+
+
 def test_nms_measures_with_the_crops_area():
     # A flat box has a square, padded crop, many times larger: by the box's own area these two
-    # would be different animals, by the crop's they are one.
+    # would be different animals, by the crop's they are one, and one of them is lost.
     box = (50, 200, 400, 20)
-    annotations = coco([(1, 1, box), (1, 1, box)])
-    predictions = truth_as_predictions(annotations)
-    pose = predictions[0]["keypoints"]
-    predictions[1]["keypoints"] = pose * [1, 1, 0.5] + [4, 0, 0]
-    xy = [p["keypoints"][:, :2] for p in predictions]
+    annotations, predictions = twins(box, lambda pose: pose + np.array([4, 0]))
+    xy = [pose_of(a) for a in annotations["annotations"]]
     _, scale = transforms.box_to_center_scale(box, (640, 480))
     assert metrics.oks(*xy, 400 * 20) < 0.9 < metrics.oks(*xy, scale.prod())
-    result = metrics.evaluate(annotations, predictions)
-    assert result["AR"] < 0.6  # one of the two is gone
+    assert metrics.evaluate(annotations, predictions)["AR"] == pytest.approx(0.5)
+
+
+def test_nms_measures_with_the_sigmas_of_the_evaluation():
+    # Twins that differ where the paper's sigmas are larger: one animal to it, two to ours.
+    paper = np.array(metrics.SIGMAS["paper"])
+    wider = (paper > metrics.SIGMAS["corrected"])[:, None]
+    annotations, predictions = twins((100, 100, 100, 100), lambda pose: pose + wider * [20, 0])
+    results = {s: metrics.evaluate(annotations, predictions, sigmas=s) for s in metrics.SIGMAS}
+    assert {s: result["AR"] for s, result in results.items()} == {"corrected": 1, "paper": 0.5}
+
+
+def test_of_equal_scores_the_later_annotation_wins_in_any_order():
+    annotations = coco([(1, 1, BOX), (1, 8, BOX)])
+    annotations["annotations"][1]["keypoints"] = annotations["annotations"][0]["keypoints"]
+    for order in (1, -1):
+        predictions = truth_as_predictions(annotations)[::order]
+        result = metrics.evaluate(annotations, predictions)
+        assert result["per_species"] == pytest.approx({"antelope": 0, "dog": 1})
 
 
 def test_score_is_the_mean_of_confident_joints():

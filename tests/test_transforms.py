@@ -158,8 +158,9 @@ def test_crop_at_scale_one_copies_pixels_and_is_black_beyond():
 
 def test_crop_far_outside_the_image_is_black():
     image = np.full((20, 20, 3), 255, np.uint8)
-    for center in ((-1e5, 10), (1e5, 1e5)):
-        crop, _ = transforms.crop(image, center, (2e4, 2e4), size=(32, 32))
+    # 65,546 is 10 in 16 bits, the type in which OpenCV takes positions
+    for center in ((-1e5, 10), (1e5, 1e5), (65546, 65546)):
+        crop, _ = transforms.crop(image, center, (20, 20), size=(32, 32))
         assert not crop.any()
 
 

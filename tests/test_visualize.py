@@ -41,6 +41,7 @@ def test_left_right_and_outline_show_on_any_background(background):
 
 def test_left_joints_have_the_left_colour():
     # Were sides confused, every picture of every report would be wrong without anyone noticing.
+    assert visualize.COLORS["left"] == (255, 140, 0)  # orange, as the documentation says
     image = np.zeros((400, 400, 3), np.uint8)
     for index, name in enumerate(keypoints.AP10K.names):
         one = pose(400, score=0)
