@@ -49,6 +49,7 @@ def builder(data_dir):
 
 
 def test_records_follow_the_order_of_the_annotation_file(builder, files):
+    assert builder.info.disable_shuffling  # for those who read with TensorFlow
     for split, part in (("train", "train"), ("validation", "val"), ("test", "test")):
         source = builder.as_data_source(split, decoders=RAW)
         assert [record["image_id"] for record in source] == [i["id"] for i in files[part]["images"]]

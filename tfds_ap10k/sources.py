@@ -74,8 +74,7 @@ def _children(folder: Path) -> list[Path]:
 def _root_in_zip(file: Path) -> zipfile.Path | None:
     # Entry names only ever select entries, nothing is extracted: none can climb out.
     archive = zipfile.ZipFile(file)
-    # The shortest, because zip files made on a Mac repeat every name below __MACOSX/.
-    for name in sorted(archive.namelist(), key=len):
+    for name in archive.namelist():
         parts = PurePosixPath(name).parts
         if parts[-2:-1] == ("annotations",) and parts[-1].startswith(_FILE_START):
             prefix = "".join(f"{part}/" for part in parts[:-2])
