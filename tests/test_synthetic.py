@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ap10k_jax import keypoints
-from tfds_ap10k import annotations, synthetic, taxonomy
+from tfds_ap10k import annotations, splits, synthetic, taxonomy
 
 IMAGES = 48  # three of every species
 FILES = sorted(
@@ -94,25 +94,10 @@ def test_validation_for_the_real_data_finds_nothing_to_complain_about(drawn):
         assert sum(len(coco["images"]) for coco in read_back.values()) == IMAGES
 
 
-@pytest.mark.parametrize(
-    ("members", "expected"),
-    [(10, (7, 1, 2)), (25, (17, 3, 5)), (20, (14, 2, 4)), (100, (70, 10, 20)), (1, (1, 0, 0))],
-)
-def test_division_is_7_1_2_within_a_species(members, expected):
-    parts = synthetic.divide([4] * members + [9] * 10, [0, 1])
-    assert tuple(sum(i < members for i in parts[p]) for p in ("train", "val", "test")) == expected
-    assert sorted(i for chosen in parts.values() for i in chosen) == list(range(members + 10))
-
-
-def test_a_small_data_set_has_all_three_parts():
-    parts = synthetic.divide(list(range(16)) * 3, [0, 1])
-    assert [len(parts[part]) for part in synthetic.SPLITS] == [33, 5, 10]
-
-
 def test_three_splits_divide_the_same_images_differently(drawn):
     tests = []
     for split in (1, 2, 3):
-        parts = [{i["id"] for i in read(drawn, p, split)["images"]} for p in synthetic.SPLITS]
+        parts = [{i["id"] for i in read(drawn, p, split)["images"]} for p in splits.PARTS]
         assert sum(len(p) for p in parts) == len(set.union(*parts)) == IMAGES
         tests.append(frozenset(parts[2]))
     assert len(set(tests)) == 3
@@ -134,7 +119,7 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others(drawn, tmp_path)
     assert all((again / name).read_bytes() == (drawn / name).read_bytes() for name in names)
     # Another order of the same pictures would not do: sizes are drawn before any animal.
     sizes = [
-        {(i["width"], i["height"]) for p in synthetic.SPLITS for i in read(made, p)["images"]}
+        {(i["width"], i["height"]) for p in splits.PARTS for i in read(made, p)["images"]}
         for made in (drawn, other)
     ]
     assert len(sizes[1] & sizes[0]) < len(sizes[1]) / 2
@@ -142,7 +127,7 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others(drawn, tmp_path)
 
 def test_an_image_does_not_depend_on_how_many_there_are(drawn):
     # Nor on the process: `drawn` made 48 pictures before and after these.
-    records = {a["id"]: a for p in synthetic.SPLITS for a in read(drawn, p)["annotations"]}
+    records = {a["id"]: a for p in splits.PARTS for a in read(drawn, p)["annotations"]}
     for i in (41, 7):
         picture, image, expected, _ = synthetic.draw(3, i)
         assert all(records[record["id"]] == record for record in expected)

@@ -24,12 +24,11 @@ import numpy as np
 import tqdm
 
 from ap10k_jax import keypoints
-from tfds_ap10k import synthetic_animals, synthetic_pictures, taxonomy
+from tfds_ap10k import splits, synthetic_animals, synthetic_pictures, taxonomy
 
 DRAWN_SPECIES = tuple(synthetic_animals.BODIES)
 STAMP = "synthetic.json"  # written last, holds the arguments: a folder without it is not finished
 VERSION = 2  # of the drawings; raise it whenever a change alters pictures or labels
-SPLITS = ("train", "val", "test")
 
 
 def generate(directory: str | os.PathLike, *, images: int = 400, seed: int = 0) -> Path:
@@ -61,7 +60,8 @@ def generate(directory: str | os.PathLike, *, images: int = 400, seed: int = 0) 
             if not cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92]):
                 raise OSError(f"cannot write {path}")  # OpenCV says no more: a full disk, mostly
         for split in (1, 2, 3):
-            parts = divide([records[0]["category_id"] for _, records in scenes], [seed, split])
+            species = [records[0]["category_id"] for _, records in scenes]
+            parts = splits.divide(species, [seed, split])
             for part, members in parts.items():
                 path = unfinished / "annotations" / f"ap10k-{part}-split{split}.json"
                 path.write_text(json.dumps(coco([scenes[i] for i in members])))
@@ -96,26 +96,6 @@ def is_complete(directory: Path, wanted: dict) -> bool:
     if any(directory.iterdir()):
         raise ValueError(f"{directory} is not empty and was not made here; give a new folder")
     return False
-
-
-def divide(species: list[int], seed: list[int]) -> dict[str, list[int]]:
-    """Indices of train, val and test: 7:1:2 within every species, at random, in ascending order.
-
-    What rounding takes from one species the next ones get, so that the whole is 7:1:2 as well and
-    a small data set has all three parts.
-    """
-    rng = np.random.default_rng(seed)
-    parts = {part: [] for part in SPLITS}
-    total = 0
-    for one in sorted(set(species)):
-        members = rng.permutation([i for i, s in enumerate(species) if s == one]).tolist()
-        total += len(members)
-        for part, tenths in (("val", 1), ("test", 2)):
-            take = (tenths * total + 5) // 10 - len(parts[part])
-            parts[part] += members[:take]
-            members = members[take:]
-        parts["train"] += members
-    return {part: sorted(chosen) for part, chosen in parts.items()}
 
 
 def coco(scenes: list[tuple[dict, list[dict]]]) -> dict:
