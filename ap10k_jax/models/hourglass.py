@@ -81,8 +81,7 @@ class Hourglass(nn.Module):
         for s in range(self.stacks):
             y = HourglassModule(self.levels, self.dtype, name=f"stack{s}")(x, train=train)
             y = conv_bn(self.out_features, 3, name=f"out{s}")(y, train=train)
-            head = layers.heatmap_head(self.num_keypoints, name=f"head{s}")
-            heatmaps.append(head(y.astype(jnp.float32)))
+            heatmaps.append(layers.heatmap_head(y, self.num_keypoints, name=f"head{s}"))
             if s < self.stacks - 1:  # the next stack starts from this one's input and output
                 skip = conv_bn(features, 1, relu=False, name=f"skip{s}")(x, train=train)
                 remap = conv_bn(features, 1, relu=False, name=f"remap{s}")(y, train=train)

@@ -105,8 +105,7 @@ class HRNet(nn.Module):
                 outputs = 1 if last else len(branches)
                 unit = ExchangeUnit(stage.blocks, outputs, self.dtype, name=f"stage{s}_module{m}")
                 branches = unit(branches, train=train)
-        head = layers.heatmap_head(self.num_keypoints, name="head")
-        return head(branches[0].astype(jnp.float32))
+        return layers.heatmap_head(branches[0], self.num_keypoints, name="head")
 
     def transition(
         self, branches: list[Array], channels: tuple[int, ...], name: str, train: bool

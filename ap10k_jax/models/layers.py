@@ -43,7 +43,7 @@ def conv(
     *,
     bias: bool = False,
     kernel_init: Normal = Normal(),
-    dtype: DTypeLike = jnp.float32,
+    dtype: DTypeLike | None = jnp.float32,
     name: str,
 ) -> nn.Conv:
     """A square convolution padded by size // 2 on every side.
@@ -68,7 +68,8 @@ class BatchNorm(nn.Module):
 
     The batch is normalised with the biased variance. Under jit with a sharded batch the plain means
     below are means over the global batch. The variance takes a second pass over the centred values:
-    E[x^2] - E[x]^2 loses all digits when a channel's mean is large against its spread.
+    E[x^2] - E[x]^2 loses digits where a channel's mean is large against its spread, and measures no
+    faster. Means go over each image first, because one long float32 sum loses digits too.
     """
 
     epsilon: float = 1e-5
@@ -82,10 +83,10 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
-        x = x.astype(jnp.float32)
+        x = at_least_float32(x)
         if train:
-            mean = x.mean(axis=(0, 1, 2))
-            var = jnp.square(x - mean).mean(axis=(0, 1, 2))
+            mean = x.mean(axis=(1, 2)).mean(axis=0)
+            var = jnp.square(x - mean).mean(axis=(1, 2)).mean(axis=0)
             if not self.is_initializing():
                 count = x.size // x.shape[-1]
                 unbiased = var * (count / (count - 1))
@@ -165,10 +166,17 @@ def upsample(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h2 w2 c
     return x.reshape(b, h * factor, w * factor, c)
 
 
-def heatmap_head(num_keypoints: int, *, name: str) -> nn.Conv:
-    """The last 1x1 convolution.
+def at_least_float32(x: Array) -> Array:
+    """Half precision widened to float32; float32 and float64 (for tests) as they are."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
-    It runs in float32 whatever the network's compute dtype: sub-cell decoding compares neighbouring
-    cells that differ by less than bfloat16 resolves.
+
+def heatmap_head(
+    x: Float[Array, "b h w c"], num_keypoints: int, *, name: str
+) -> Float[Array, "b h w k"]:
+    """Heatmaps by a 1x1 convolution.
+
+    In float32 whatever the network's compute dtype: sub-cell decoding compares neighbouring cells
+    that differ by less than bfloat16 resolves.
     """
-    return conv(num_keypoints, 1, bias=True, dtype=jnp.float32, name=name)
+    return conv(num_keypoints, 1, bias=True, dtype=None, name=name)(at_least_float32(x))

@@ -56,4 +56,4 @@ class SimpleBaseline(nn.Module):
             )
             norm = layers.BatchNorm(dtype=self.dtype, name=f"deconv{d}_bn")
             x = nn.relu(norm(deconv(x), train=train))
-        return layers.heatmap_head(self.num_keypoints, name="head")(x.astype(jnp.float32))
+        return layers.heatmap_head(x, self.num_keypoints, name="head")
