@@ -61,17 +61,21 @@ def read(
     folder: sources.Root | None = None,
     keypoint_names: Sequence[str] | None = None,
     categories: Mapping[int, tuple[str, str]] | None = None,
+    select: Callable[[str, Json], Json] | None = None,
     progress: Callable[[Sequence[dict]], Iterable[dict]] = iter,
 ) -> tuple[dict[str, dict], dict]:
     """The COCO dict of every split, in the file's order, and the report of oddities.
 
     `files` maps split names to annotation files. Photographs are looked at when `folder` has
     them. `keypoint_names` and `categories` (id to name and supercategory) say what the files must
-    declare; without them their own first category speaks for the rest. Raises AnnotationError.
+    declare; without them their own first category speaks for the rest. `select` gets a split and
+    what its file holds, unchecked, and returns the part of it to use. Raises AnnotationError.
     """
     problems, splits = [], {}
     for split, path in files.items():
-        content, found = _parse(path)
+        content, found = parse(path)
+        if select is not None:
+            content = select(split, content)
         splits[split], more = check(
             content, file=path.name, keypoint_names=keypoint_names, categories=categories
         )
@@ -156,7 +160,8 @@ def check(
     return tables, problems
 
 
-def _parse(path: sources.Root) -> tuple[Json, list[Problem]]:
+def parse(path: sources.Root) -> tuple[Json, list[Problem]]:
+    """What a JSON file holds, or the reason why nothing can be read from it."""
     try:
         return json.loads(sources.read(path, max_bytes=MAX_FILE_BYTES)), []
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -207,12 +212,9 @@ def _check_photograph(
     image: dict, folder: sources.Root, seen: dict[str, int]
 ) -> tuple[str, str] | None:
     """What is wrong with the photograph of an image record, as (field, text)."""
-    path = folder / image["file_name"]
     name = show(image["file_name"])
     try:
-        if sources.leads_outside(path, folder):
-            raise ValueError("a link out of the folder of photographs")
-        photograph = photographs.inspect(sources.read(path, max_bytes=photographs.MAX_BYTES))
+        photograph = photographs.find(folder, image["file_name"])
     except ValueError as error:
         return "file_name", f"{name}: {error}"
     if (photograph.width, photograph.height) != (image["width"], image["height"]):

@@ -39,7 +39,9 @@ def build(
     if is_built(builder) and not overwrite:
         return builder
     if manual_dir is None:
-        raise sources.DataNotFound(f"No folder with the data was named.\n\n{sources.INSTRUCTIONS}")
+        raise sources.DataNotFound(
+            f"No folder with the data was named.\n\n{sources.AP10K.instructions}"
+        )
     root = sources.find(manual_dir)
     if builder.data_path.exists():
         if overwrite:
@@ -68,7 +70,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tfds_ap10k.build",
         description=__doc__,
-        epilog=sources.INSTRUCTIONS,
+        epilog=sources.AP10K.instructions,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

@@ -74,7 +74,7 @@ def of_annotation(
     # The box needs the image's size; where that is flawed, the image has been reported.
     yield from _of_box(annotation.get("bbox"), images.get(image_id))
     area = annotation.get("area")
-    if not (_is_number(area, limit=MAX_COORDINATE**2) and area > 0):
+    if not (is_number(area, limit=MAX_COORDINATE**2) and area > 0):
         yield "area", f"not a positive number: {show(area)}"
     if annotation.get("iscrowd", 0) not in (0, 1):
         yield "iscrowd", f"neither 0 nor 1: {show(annotation['iscrowd'])}"
@@ -83,8 +83,8 @@ def of_annotation(
         yield "keypoints", f"not a list: {show(keypoints)}"
     elif len(keypoints) != 3 * count:
         yield "keypoints", f"{len(keypoints)} numbers in place of {3 * count} ({count} x, y, v)"
-    elif not all(_is_number(value) for value in keypoints):
-        flawed = next(value for value in keypoints if not _is_number(value))
+    elif not all(is_number(value) for value in keypoints):
+        flawed = next(value for value in keypoints if not is_number(value))
         yield "keypoints", f"not a coordinate: {show(flawed)}"
     elif not all(visibility in (0, 1, 2) for visibility in keypoints[2::3]):
         flawed = next(value for value in keypoints[2::3] if value not in (0, 1, 2))
@@ -98,7 +98,7 @@ def of_annotation(
 
 
 def _of_box(box: Json, image: dict | None) -> Flaws:
-    if not (isinstance(box, list) and len(box) == 4 and all(_is_number(side) for side in box)):
+    if not (isinstance(box, list) and len(box) == 4 and all(is_number(side) for side in box)):
         yield "bbox", f"not four numbers x, y, width, height: {show(box)}"
         return
     x, y, width, height = box
@@ -120,7 +120,7 @@ def is_id(value: Json) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
-def _is_number(value: Json, *, limit: float = MAX_COORDINATE) -> bool:
+def is_number(value: Json, *, limit: float = MAX_COORDINATE) -> bool:
     """Finite and within the limit; the comparison is False for NaN and safe for huge integers."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= limit
 

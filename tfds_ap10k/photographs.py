@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from tfds_ap10k import sources
+
 MAX_BYTES = 100 << 20
 MAX_PIXELS = 200_000_000
 # OpenCV, with which the training loader decodes, reads all of these whatever the file is called.
@@ -23,6 +25,16 @@ class Photograph(NamedTuple):
     width: int
     height: int
     is_jpeg: bool
+
+
+def find(folder: sources.Root, name: str) -> Photograph:
+    """The photograph of this name in a folder. Raises ValueError with the reason if there is none
+    that can be used.
+    """
+    path = folder / name
+    if sources.leads_outside(path, folder):
+        raise ValueError("a link out of the folder of photographs")
+    return inspect(sources.read(path, max_bytes=MAX_BYTES))
 
 
 def inspect(data: bytes) -> Photograph:

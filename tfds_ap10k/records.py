@@ -9,14 +9,14 @@ read.
 import functools
 import hashlib
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
-from tfds_ap10k import photographs, sources, taxonomy
+from tfds_ap10k import photographs, sources, splits, taxonomy
 
 SHARD = 256  # photographs a file; about 90 MB of AP-10K
 
@@ -85,8 +85,7 @@ def examples(
     for image in images:
         present = animals[image["id"]]
         # One species an image in the official files; elsewhere the most frequent, first one first.
-        counted = Counter(annotation["category_id"] for annotation in present).most_common(1)
-        species_id = counted[0][0] if counted else None
+        species_id = splits.main_species(present)
         yield (
             image["id"],
             {
@@ -113,13 +112,13 @@ def examples(
         )
 
 
-def metadata(splits: Mapping[str, dict], report: Mapping) -> dict:
+def metadata(contents: Mapping[str, dict], report: Mapping) -> dict:
     """What a data set remembers of its annotation files: they themselves (the numbers as they
     were, official category ids), a fingerprint for each, and the report of oddities.
     """
     return {
-        "annotations": dict(splits),
-        "fingerprints": {split: fingerprint(coco) for split, coco in splits.items()},
+        "annotations": dict(contents),
+        "fingerprints": {split: fingerprint(coco) for split, coco in contents.items()},
         "report": dict(report),
     }
 

@@ -1,5 +1,5 @@
-"""Find AP-10K in the folder a user names: unzipped, or as the official zip file, which is read in
-place. Either way the result is a `Root`, a path with `/`, `read_bytes` and `is_file`.
+"""Find a data set in the folder a user names: unzipped, or as a zip file, which is read in place.
+Either way the result is a `Root`, a path with `/`, `read_bytes` and `is_file`.
 """
 
 import contextlib
@@ -8,10 +8,11 @@ import re
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 Root = Path | zipfile.Path
 
-INSTRUCTIONS = """\
+AP10K_INSTRUCTIONS = """\
 AP-10K must be downloaded by hand, from one of the two links on its official page,
 https://github.com/AlexTheBad/AP-10K#download (ap-10k.zip, 3.4 GB):
   Google Drive  https://drive.google.com/file/d/1-FNNGcdtAQRehYYkGY1y4wzFNg4iWNad/view
@@ -25,8 +26,22 @@ and give --manual_dir=DEST, or run the quickstart, which does that by itself:
   python -m ap10k_jax.main --config=configs/quickstart.py
 """
 
-_FILE_START = "ap10k-"
-_USUAL_NAME = re.compile(r"ap[-_ ]?10k.*", re.IGNORECASE)
+
+class Layout(NamedTuple):
+    """How a data set looks where it has been put, and what to say when it is nowhere."""
+
+    title: str
+    file: str  # a file it has, below its folder; `*` stands for anything
+    usual_name: re.Pattern  # that its folder or zip file has
+    instructions: str
+
+
+AP10K = Layout(
+    "AP-10K",
+    "annotations/ap10k-*.json",
+    re.compile(r"ap[-_ ]?10k.*", re.IGNORECASE),
+    AP10K_INSTRUCTIONS,
+)
 # Reading a broken, encrypted or exotically compressed zip entry raises any of these.
 UNREADABLE = (OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error)
 
@@ -35,49 +50,52 @@ class DataNotFound(FileNotFoundError):
     """The data set is not where it was looked for; the text says what to do about it."""
 
 
-def find(manual_dir: str | Path) -> Root:
-    """The folder, or folder within a zip, that holds `annotations/` and `data/`.
+def find(manual_dir: str | Path, layout: Layout = AP10K) -> Root:
+    """The folder, or folder within a zip, that holds the data set.
 
     Folders come before zip files, and what lies directly in `manual_dir` before what lies deeper.
     Raises DataNotFound with instructions.
     """
     manual_dir = Path(manual_dir).expanduser()
     if not manual_dir.is_dir():
-        raise DataNotFound(f"{manual_dir} is not a folder.\n\n{INSTRUCTIONS}")
+        raise DataNotFound(f"{manual_dir} is not a folder.\n\n{layout.instructions}")
     # `unzip ap-10k.zip -d ap-10k` gives ap-10k/ap-10k
-    folders = [manual_dir, *_children(manual_dir)]
-    folders += [child for folder in folders[1:] for child in _children(folder)]
+    folders = [manual_dir, *_children(manual_dir, layout)]
+    folders += [child for folder in folders[1:] for child in _children(folder, layout)]
     for folder in folders:
-        # There may be annotations/ of something else too.
-        if any((folder / "annotations").glob(f"{_FILE_START}*.json")):
+        # Not just any annotations/: there may be one of something else too.
+        if any(folder.glob(layout.file)):
             return folder
     damaged = []
     for file in sorted(path for path in manual_dir.iterdir() if path.suffix.lower() == ".zip"):
-        if _USUAL_NAME.fullmatch(file.name):
+        if layout.usual_name.fullmatch(file.name):
             try:
-                root = _root_in_zip(file)
+                root = find_in_zip(file, layout)
             except UNREADABLE:
                 damaged.append(file.name)
                 continue
             if root is not None:
                 return root
     remark = "".join(f" {name} is not a whole zip file; download it again." for name in damaged)
-    raise DataNotFound(f"No AP-10K found in {manual_dir}.{remark}\n\n{INSTRUCTIONS}")
+    raise DataNotFound(f"No {layout.title} found in {manual_dir}.{remark}\n\n{layout.instructions}")
 
 
-def _children(folder: Path) -> list[Path]:
+def _children(folder: Path, layout: Layout) -> list[Path]:
     with contextlib.suppress(OSError):  # a folder we may not list holds nothing for us
-        return sorted(p for p in folder.iterdir() if p.is_dir() and _USUAL_NAME.fullmatch(p.name))
+        folders = (path for path in folder.iterdir() if path.is_dir())
+        return sorted(path for path in folders if layout.usual_name.fullmatch(path.name))
     return []
 
 
-def _root_in_zip(file: Path) -> zipfile.Path | None:
+def find_in_zip(file: Path, layout: Layout = AP10K) -> zipfile.Path | None:
+    """The folder of a zip file that holds the data set, if any. Raises UNREADABLE errors."""
     # Entry names only ever select entries, nothing is extracted: none can climb out.
     archive = zipfile.ZipFile(file)
     for name in archive.namelist():
-        parts = PurePosixPath(name).parts
-        if parts[-2:-1] == ("annotations",) and parts[-1].startswith(_FILE_START):
-            prefix = "".join(f"{part}/" for part in parts[:-2])
+        path = PurePosixPath(name)
+        if path.match(layout.file):
+            above = len(path.parts) - len(PurePosixPath(layout.file).parts)
+            prefix = "".join(f"{part}/" for part in path.parts[:above])
             return zipfile.Path(archive, prefix)
     archive.close()
     return None
