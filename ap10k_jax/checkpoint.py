@@ -74,6 +74,14 @@ class Checkpoints:
         return self._checkpointer.load_checkpointables(step, parts)
 
 
+def saved_in(workdir: Path) -> list[Saved]:
+    """The finished checkpoints of a run directory, oldest first."""
+    if not (workdir / "checkpoints").is_dir():
+        return []
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        return checkpoints.saved()
+
+
 def best(saved: list[Saved]) -> Saved | None:
     """The checkpoint with the highest AP; of equals the latest; None where none was scored."""
     scored = [c for c in saved if c.ap is not None]
@@ -124,8 +132,7 @@ def export(path: str | Path, variables: dict, config: dict) -> None:
 def _locate(path: Path) -> tuple[Path, Path]:
     """The folder that holds `variables/`, and the config file that belongs to it."""
     if (path / "checkpoints").is_dir():
-        with Checkpoints(path / "checkpoints") as checkpoints:
-            saved = checkpoints.saved()
+        saved = saved_in(path)
         if not saved:
             raise FileNotFoundError(f"{path / 'checkpoints'} holds no finished checkpoint yet")
         step = (best(saved) or saved[-1]).step

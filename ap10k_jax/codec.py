@@ -19,6 +19,8 @@ from ap10k_jax import keypoints as joints
 DARK_TAPS = 11
 DARK_SIGMA = 2.0
 
+METHODS = ("default", "dark")
+
 
 def encode(
     keypoints: Float[Array, "*b k 2"],
@@ -73,12 +75,10 @@ def decode(
     scores = jnp.max(flat, axis=-2)
     x, y = peak % width, peak // width
 
-    if method == "default":
-        offset = _quarter_offset(heatmaps, x, y)
-    elif method == "dark":
-        offset = _dark_offset(heatmaps, x, y)
-    else:
-        raise ValueError(f"unknown decoding method {method!r}: 'default' or 'dark'")
+    if method not in METHODS:
+        raise ValueError(f"unknown decoding method {method!r}: one of {', '.join(METHODS)}")
+    refine = _quarter_offset if method == "default" else _dark_offset
+    offset = refine(heatmaps, x, y)
     keypoints = jnp.stack([x, y], axis=-1) + offset
     return jnp.where(scores[..., None] > 0, keypoints, -1.0) * stride, scores
 

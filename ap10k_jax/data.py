@@ -10,6 +10,7 @@ A batch holds `image` uint8 (b, S, S, 3) RGB, `keypoints` (b, k, 2) in crop pixe
 
 import functools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import grain
@@ -29,18 +30,42 @@ class Animals:
     (k, 3) and the index. Animals without a labelled keypoint are left out; `unlabeled` counts them.
     """
 
-    def __init__(self, source, annotations: dict, *, fingerprint: str, max_animals: int = 0):
+    def __init__(
+        self,
+        source: Sequence[dict],
+        annotations: dict,
+        *,
+        fingerprint: str,
+        species: Sequence[str] = (),
+        max_animals: int = 0,
+    ):
+        """`source` gives the records in the order of the images of the COCO dict `annotations`.
+
+        `species` keeps these species, or families, only; `max_animals` the first so many.
+        """
         self._source = source
         self._coco = annotations
         self.fingerprint = fingerprint
         record_of = {image["id"]: i for i, image in enumerate(annotations["images"])}
-        labeled = [a for a in annotations["annotations"] if any(a["keypoints"][2::3])]
-        self.unlabeled = len(annotations["annotations"]) - len(labeled)
+        wanted = {
+            c["id"]
+            for c in annotations["categories"]
+            if not species or c["name"] in species or c["supercategory"] in species
+        }
+        chosen = [a for a in annotations["annotations"] if a["category_id"] in wanted]
+        labeled = [a for a in chosen if any(a["keypoints"][2::3])]
+        self.unlabeled = len(chosen) - len(labeled)
         self._index = [(record_of[a["image_id"]], a) for a in labeled[: max_animals or None]]
 
     @classmethod
     def open(
-        cls, name: str, split: str, *, data_dir: str | Path | None = None, max_animals: int = 0
+        cls,
+        name: str,
+        split: str,
+        *,
+        data_dir: str | Path | None = None,
+        species: Sequence[str] = (),
+        max_animals: int = 0,
     ):
         """Animals of a built data set; `split` is train, validation or test."""
         builder = tfds.builder(name, data_dir=data_dir and Path(data_dir).expanduser())
@@ -51,6 +76,7 @@ class Animals:
             source,
             metadata["annotations"][split],
             fingerprint=metadata["fingerprints"][split],
+            species=species,
             max_animals=max_animals,
         )
 
@@ -87,8 +113,14 @@ class Animals:
 
 
 def steps_per_epoch(animals: int, batch_size: int, *, drop_remainder: bool) -> int:
-    """Batches an epoch: 143 on the training animals of split 1, the last of them with 34."""
-    return animals // batch_size if drop_remainder else math.ceil(animals / batch_size)
+    """Batches an epoch: 143 on the training animals of split 1, the last of them with 34.
+
+    Raises ValueError where dropping the last, smaller batch leaves none.
+    """
+    steps = animals // batch_size if drop_remainder else math.ceil(animals / batch_size)
+    if not steps:
+        raise ValueError(f"{animals} animals make no full batch, and drop_remainder is set")
+    return steps
 
 
 def train_batches(

@@ -32,12 +32,3 @@ def compiler_options(shardings: Shardings) -> dict[str, str]:
     """
     on_cpu = shardings.batch.mesh.devices.flat[0].platform == "cpu"
     return {"xla_disable_hlo_passes": "fusion"} if on_cpu else {}
-
-
-def check_batch(batch_size: int, shardings: Shardings, *, field: str) -> None:
-    """Raises ValueError, naming the config's field, where the devices cannot share the batch."""
-    count = shardings.batch.mesh.size
-    if batch_size < 1 or batch_size % count:
-        raise ValueError(
-            f"{field}={batch_size} must be a positive multiple of the number of devices, {count}"
-        )

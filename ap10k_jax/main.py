@@ -14,20 +14,33 @@ ends up with
 Try it without any download: `python -m ap10k_jax.main --config=configs/quickstart.py`.
 """
 
+import contextlib
+import functools
 import importlib.metadata
 import json
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from ap10k_jax import checkpoint, data, devices, evaluate, models, runlog, train, visualize
-from tfds_ap10k import build, synthetic
+from ap10k_jax import (
+    checkpoint,
+    codec,
+    data,
+    devices,
+    evaluate,
+    metrics,
+    models,
+    runlog,
+    train,
+    visualize,
+)
+from tfds_ap10k import build, synthetic, taxonomy
 from tfds_ap10k.annotations import AnnotationError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
@@ -47,6 +60,9 @@ PACKAGES = (
 )
 
 
+SPLITS = ("train", "validation", "test")
+DTYPES = ("float32", "bfloat16", "float16")
+SPECIES_AND_FAMILIES = {*taxonomy.FAMILIES, *(species.name for species in taxonomy.SPECIES)}
 OVERALL = ("AP", "AP50", "AP75", "APM", "APL", "AR")
 
 
@@ -56,54 +72,94 @@ class UserError(Exception):
 
 def run(config: ConfigDict, workdir: Path) -> dict:
     """Train until the config's last epoch, score the best checkpoint, write and return results."""
-    check(config)
     shardings = devices.shardings()
+    check(config, device_count=shardings.batch.mesh.size)
     open_workdir(workdir, config)
-    prepare_data(config)
+    module = checkpoint.build_module(config)
+    # A fresh run's weights come before all else: a wrong file should not be found out late.
+    fresh = not checkpoint.saved_in(workdir)
+    with mistakes_in("init_from", config.init_from):
+        initial = train.initial_variables(config, module) if fresh else None
+    with mistakes_in("data.dir", config.data.dir):
+        prepare_data(config)
 
-    def animals(split: str) -> data.Animals:
-        return data.Animals.open(
-            config.data.name,
-            split,
-            data_dir=config.data.dir,
-            max_animals=config.data.max_animals,
-        )
-
-    scored = {split: animals(split) for split in dict.fromkeys(("validation", *config.eval.splits))}
-    training = animals("train")
-    write_environment(workdir, {"train": training, **scored})
+    splits = names(config.eval.splits)
+    training = open_animals(config, "train", config.data.species)
+    validation = open_animals(config, "validation", config.data.species)
+    scored = {split: open_animals(config, split, config.eval.species) for split in splits}
+    write_environment(workdir, {"train": training, "validation": validation, **scored})
+    with mistakes_in("batch_size", config.batch_size):
+        data.steps_per_epoch(len(training), config.batch_size, drop_remainder=config.drop_remainder)
     predict_step = evaluate.make_predict_step(
-        checkpoint.build_module(config),
-        shardings,
-        flip_test=config.eval.flip_test,
-        decode=config.eval.decode,
+        module, shardings, flip_test=config.eval.flip_test, decode=config.eval.decode
     )
-    train.train(config, workdir, training, scored["validation"], predict_step, shardings)
-    final = {split: scored[split] for split in config.eval.splits}
-    return score_best(config, workdir, final, predict_step, shardings)
+    train.train(config, workdir, module, initial, training, validation, predict_step, shardings)
+    return score_best(config, workdir, scored, predict_step, shardings)
 
 
-def check(config: ConfigDict) -> None:
+@contextlib.contextmanager
+def mistakes_in(field: str, value: object) -> Iterator[None]:
+    """Refused values become a UserError that names the field."""
+    try:
+        yield
+    except (ValueError, ImportError) as error:
+        raise UserError(f"config.{field}={value!r}: {error}") from error
+
+
+def check(config: ConfigDict, *, device_count: int) -> None:
     """Raises UserError that lists every field whose value cannot work."""
     problems = []
-    if config.model.name not in models.MODELS:
-        problems.append(
-            f"config.model.name={config.model.name!r}: one of {', '.join(models.MODELS)}"
-        )
-    for field in ("epochs", "batch_size", "log_every_steps", "checkpoint_every_epochs"):
-        if config[field] < 1:
-            problems.append(f"config.{field}={config[field]}: at least 1")
-    if config.data.image_size % 32 or config.data.image_size < 32:
-        problems.append(f"config.data.image_size={config.data.image_size}: a multiple of 32")
-    if config.eval.decode not in ("default", "dark"):
-        problems.append(f"config.eval.decode={config.eval.decode!r}: default or dark")
-    if config.eval.sigmas not in ("corrected", "paper"):
-        problems.append(f"config.eval.sigmas={config.eval.sigmas!r}: corrected or paper")
-    unknown = [s for s in config.eval.splits if s not in ("train", "validation", "test")]
-    if unknown:
-        problems.append(f"config.eval.splits: {unknown} are not among train, validation, test")
+
+    def expect(ok: bool, field: str, what: str) -> None:
+        if not ok:
+            value = functools.reduce(lambda node, name: node[name], field.split("."), config)
+            problems.append(f"config.{field}={value!r}: {what}")
+
+    known = [f"ap10k/{name}" for name in build.CONFIGS]
+    expect(config.data.name in known, "data.name", f"one of {', '.join(known)}")
+    size = config.data.image_size
+    expect(size > 0 and size % 32 == 0, "data.image_size", "a positive multiple of 32")
+    expect(config.data.loader_threads > 0, "data.loader_threads", "at least 1")
+    for field in ("data.species", "eval.species"):
+        section, name = field.split(".")
+        unknown = [s for s in names(config[section][name]) if s not in SPECIES_AND_FAMILIES]
+        expect(not unknown, field, f"{unknown} are neither species nor families of AP-10K")
+    expect(config.model.name in models.MODELS, "model.name", f"one of {', '.join(models.MODELS)}")
+    expect(config.model.dtype in DTYPES, "model.dtype", f"one of {', '.join(DTYPES)}")
+    for field in ("epochs", "log_every_steps", "checkpoint_every_epochs"):
+        expect(config[field] > 0, field, "at least 1")
+    for field in ("batch_size", "eval.batch_size"):
+        value = config.batch_size if field == "batch_size" else config.eval.batch_size
+        fits = value > 0 and value % device_count == 0
+        expect(fits, field, f"a positive multiple of the number of devices, {device_count}")
+    expect(config.eval.every_epochs > 0, "eval.every_epochs", "at least 1")
+    unknown = [s for s in names(config.eval.splits) if s not in SPLITS]
+    expect(not unknown, "eval.splits", f"comma-separated names out of {', '.join(SPLITS)}")
+    expect(config.eval.decode in codec.METHODS, "eval.decode", f"one of {', '.join(codec.METHODS)}")
+    expect(config.eval.sigmas in metrics.SIGMAS, "eval.sigmas", "corrected or paper")
     if problems:
         raise UserError("the config cannot be run:\n  " + "\n  ".join(problems))
+
+
+def names(text: str) -> tuple[str, ...]:
+    """The entries of a comma-separated field."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def open_animals(config: ConfigDict, split: str, species: str) -> data.Animals:
+    """The animals of a split; `species` names species and families, "" all of them."""
+    animals = data.Animals.open(
+        config.data.name,
+        split,
+        data_dir=config.data.dir,
+        species=names(species),
+        max_animals=config.data.max_animals,
+    )
+    if not len(animals):
+        raise UserError(
+            f"{config.data.name} has no animal of {species or 'any species'} in {split}"
+        )
+    return animals
 
 
 def open_workdir(workdir: Path, config: ConfigDict) -> None:
@@ -175,8 +231,7 @@ def score_best(
 ) -> dict:
     """Score the best checkpoint on each split; write results, predictions and pictures."""
     _, variables, _ = checkpoint.load(workdir)
-    with checkpoint.Checkpoints(workdir / "checkpoints") as checkpoints:
-        chosen = checkpoint.best(checkpoints.saved())
+    chosen = checkpoint.best(checkpoint.saved_in(workdir))
     variables = jax.device_put(variables, shardings.replicated)
     results = {"step": chosen.step, "sigmas": config.eval.sigmas}
     for split, animals in scored.items():
@@ -215,25 +270,34 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise UserError(f"what is {argv[1]!r}? Options start with --; see --help")
-    if flags.FLAGS["config"].config_filename is None:
+def parse_flags(argv: list[str]) -> list[str]:
+    """What is left of the command line after the flags; a mistaken config field is a UserError."""
+    try:
+        rest = flags.FLAGS(argv)
+    except (AttributeError, KeyError, TypeError) as error:  # from ml_collections
+        raise UserError(f"no such field: {error}; configs/base.py lists them all") from error
+    if not flags.FLAGS["config"].present:
         raise UserError("which config? For example --config=configs/quickstart.py; see --help")
+    if len(rest) > 1:
+        raise UserError(f"what is {rest[1]!r}? Options start with --; see --help")
+    return rest
+
+
+def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells every detail otherwise
     use_compilation_cache()
     config = CONFIG.value
     name = Path(flags.FLAGS["config"].config_filename).stem
     workdir = Path(WORKDIR.value or Path("runs") / name)
     results = run(config, workdir.absolute())
-    print(summary(results, config.eval.splits))
+    print(summary(results, names(config.eval.splits)))
     print(f"\n{workdir} holds the checkpoints, the predictions and pictures of the animals.")
 
 
 def cli() -> None:
     """The command line: a user's mistake ends in one clear message and exit status 1."""
     try:
-        app.run(main)
+        app.run(main, flags_parser=parse_flags)
     except (UserError, AnnotationError, OSError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
 

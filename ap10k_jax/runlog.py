@@ -32,7 +32,8 @@ class RunLog:
 
     def write(self, step: int, kind: str, numbers: dict) -> None:
         """Append one line; `kind` is train, or the name of the split that was scored."""
-        self._file.write(json.dumps(plain({"step": step, "kind": kind, **numbers})) + "\n")
+        numbers = plain(numbers)
+        self._file.write(json.dumps({"step": step, "kind": kind, **numbers}) + "\n")
         for name, value in numbers.items():
             if isinstance(value, int | float):
                 self._tensorboard.add_scalar(f"{kind}/{name}", value, step)

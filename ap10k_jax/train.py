@@ -23,6 +23,7 @@ from ap10k_jax import (
     models,
     runlog,
     transforms,
+    weights,
 )
 
 
@@ -70,6 +71,11 @@ def init_state(variables: dict, optimizer: optax.GradientTransformation) -> Trai
     )
 
 
+def place(state: TrainState, shardings: devices.Shardings) -> TrainState:
+    """A copy of the state on every device: steps give its memory away, and the original's stays."""
+    return jax.device_put(jax.tree.map(jnp.copy, state), shardings.replicated)
+
+
 def train_step(
     state: TrainState, batch: dict, *, module: nn.Module, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, dict]:
@@ -100,9 +106,9 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     numbers = {
         "loss": loss,
-        "gradient_norm": optax.global_norm(gradient),
-        "update_norm": optax.global_norm(updates),
-        "weight_norm": optax.global_norm(params),
+        "gradient_norm": optax.tree.norm(gradient),
+        "update_norm": optax.tree.norm(updates),
+        "weight_norm": optax.tree.norm(params),
     }
     return TrainState(state.step + 1, params, batch_stats, opt_state), numbers
 
@@ -125,18 +131,20 @@ def make_train_step(
 
 
 def initial_variables(config: ConfigDict, module: nn.Module) -> dict:
-    """Random weights, or those of the checkpoint that `config.init_from` names."""
-    if config.init_from:
-        _, variables, _ = checkpoint.load(config.init_from)
-        wanted = models.shapes(module, image_size=(config.data.image_size,) * 2)
-        have, want = (jax.tree.map(jnp.shape, tree) for tree in (variables, wanted))
-        if have != want:
-            raise ValueError(
-                f"config.init_from={config.init_from} holds another model than {config.model.name}"
-            )
-        return variables
+    """Random weights, or those that `config.init_from` names (see configs/base.py)."""
+    source, size = config.init_from, (config.data.image_size,) * 2
     key = jax.random.key(config.seed)
-    return models.init(module, key, image_size=(config.data.image_size,) * 2)
+    if not source:
+        return models.init(module, key, image_size=size)
+    if Path(source).expanduser().is_dir():
+        _, variables, _ = checkpoint.load(source)
+        have = jax.tree.map(jnp.shape, variables)
+        if have != jax.tree.map(jnp.shape, models.shapes(module, image_size=size)):
+            raise ValueError(f"{source} holds another model than {config.model.name}")
+        return variables
+    variables, report = weights.load(source, config.model.name, config.model.num_keypoints, key=key)
+    print(report)
+    return variables
 
 
 class Window:
@@ -158,7 +166,7 @@ class Window:
         numbers = jax.device_get([n for _, n, _ in steps])
         for (step, _, index), values in zip(steps, numbers, strict=True):
             if not np.isfinite(values["loss"]):
-                files = [self._animals.annotation(int(i))["file_name"] for i in index]
+                files = [self._animals.image(int(i))["file_name"] for i in index]
                 raise NonFiniteLoss(
                     f"the loss is {values['loss']} at step {step}; its batch: {', '.join(files)}"
                 )
@@ -177,6 +185,8 @@ class Window:
 def train(
     config: ConfigDict,
     workdir: Path,
+    module: nn.Module,
+    initial: dict | None,
     animals: data.Animals,
     validation: data.Animals,
     predict_step: Callable,
@@ -184,18 +194,15 @@ def train(
 ) -> None:
     """Train in `workdir` until `config.epochs` are done, going on from its latest checkpoint.
 
-    `predict_step` (see evaluate.py) scores the validation animals every few epochs. Raises
-    NonFiniteLoss, and ValueError where the config does not fit the devices or the weights.
+    `initial` are the variables of a run that has none yet; `predict_step` (see evaluate.py) scores
+    the validation animals every few epochs. Raises NonFiniteLoss.
     """
-    devices.check_batch(config.batch_size, shardings, field="config.batch_size")
-    devices.check_batch(config.eval.batch_size, shardings, field="config.eval.batch_size")
     steps_per_epoch = data.steps_per_epoch(
         len(animals), config.batch_size, drop_remainder=config.drop_remainder
     )
     total_steps = config.epochs * steps_per_epoch
     schedule = learning_rate(config, steps_per_epoch)
     optimizer = optax.adam(schedule)
-    module = checkpoint.build_module(config)
     step_fn = make_train_step(module, optimizer, shardings)
     iterator = iter(
         data.train_batches(
@@ -212,11 +219,13 @@ def train(
     )
 
     with checkpoint.Checkpoints(workdir / "checkpoints") as checkpoints:
-        state = restore_or_init(checkpoints, config, module, optimizer, iterator, shardings)
+        shapes = models.shapes(module, image_size=(config.data.image_size,) * 2)
+        state = restore_or_init(checkpoints, initial, optimizer, iterator, shapes, shardings)
         first = int(state.step) + 1
         with runlog.RunLog(workdir, step=first - 1, total_steps=total_steps) as log:
             window = Window(animals)
             in_flight: list[Array] = []
+            log.show(now="compiling")
             for step in range(first, total_steps + 1):
                 batch, waited = next_batch(iterator, in_flight)
                 arrays = {name: batch[name] for name in ("image", "keypoints", "weights")}
@@ -225,6 +234,9 @@ def train(
                 in_flight = [*in_flight[-1:], numbers["loss"]]
                 in_flight[0].block_until_ready()  # one step computes while the next is queued
                 log.bar.update()
+                if step == first:
+                    log.show(now="training")
+                    window.restart_clock()
 
                 epoch, within_epoch = divmod(step, steps_per_epoch)
                 if within_epoch % config.log_every_steps == 0 or within_epoch == 0:
@@ -242,13 +254,14 @@ def train(
                 last = epoch == config.epochs
                 ap = None
                 if last or epoch % config.eval.every_epochs == 0:
+                    log.show(now="scoring")
                     rows = evaluate.predict(
                         predict_step, state.variables, validation, config, name="validation"
                     )
                     scores = evaluate.score(validation, rows, sigmas=config.eval.sigmas)
                     ap = scores["AP"]
                     log.write(step, "validation", scores)
-                    log.show(AP=f"{ap:.3f}")
+                    log.show(AP=f"{ap:.3f}", now="training")
                 if last or ap is not None or epoch % config.checkpoint_every_epochs == 0:
                     log.flush()
                     checkpoints.save(step, parts(state, iterator), ap=ap)
@@ -276,25 +289,24 @@ def parts(state: TrainState, iterator: Iterator[dict]) -> dict:
 
 def restore_or_init(
     checkpoints: checkpoint.Checkpoints,
-    config: ConfigDict,
-    module: nn.Module,
+    initial: dict | None,
     optimizer: optax.GradientTransformation,
     iterator: Iterator[dict],
+    shapes: dict,
     shardings: devices.Shardings,
 ) -> TrainState:
-    """The run's latest state, the iterator set to match; a fresh state where there is none."""
+    """The run's latest state, the iterator set to match; one of `initial` where there is none.
+
+    `shapes` is the tree of the variables as jax.ShapeDtypeStruct.
+    """
     saved = checkpoints.saved()
-    size = (config.data.image_size,) * 2
     if not saved:
-        state = init_state(initial_variables(config, module), optimizer)
-        return jax.device_put(state, shardings.replicated)
-    shapes = jax.eval_shape(
-        lambda variables: init_state(variables, optimizer), models.shapes(module, image_size=size)
+        return place(init_state(initial, optimizer), shardings)
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings.replicated),
+        jax.eval_shape(lambda variables: init_state(variables, optimizer), shapes),
     )
-    wanted = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings.replicated), shapes
-    )
-    stored = checkpoints.restore(saved[-1].step, parts(wanted, iterator))
+    stored = checkpoints.restore(saved[-1].step, parts(abstract, iterator))
     return TrainState(
         step=stored["optimizer"]["step"],
         params=stored["variables"]["params"],

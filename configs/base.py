@@ -24,13 +24,16 @@ def get_config() -> ConfigDict:
     config.model.name = "hrnet_w32"  # a key of ap10k_jax.models; `python -m ap10k_jax.models` lists
     config.model.num_keypoints = 17  # of the data set
     config.model.dtype = "float32"  # of the computation; parameters stay float32
-    config.init_from = ""  # "": random weights; else a run, a step or an exported checkpoint
+    # "" starts from random weights; else a run directory, a step or an exported checkpoint of ours,
+    # a weight file (.pth, .safetensors), or imagenet, coco or ap10k: the public file for the model.
+    config.init_from = ""
 
     config.data = ConfigDict()
     config.data.name = "ap10k/split1"  # split1, split2, split3: the paper's three random splits
     config.data.dir = "~/tensorflow_datasets"  # where the built data set is or will be
     config.data.manual_dir = ""  # the downloaded AP-10K, if it still has to be built
     config.data.synthetic_images = 0  # > 0: draw that many synthetic photographs in place of AP-10K
+    config.data.species = ""  # comma-separated species and families to train on; "": all
     config.data.image_size = 256  # side of the square crop in pixels; heatmaps have a quarter
     config.data.max_animals = 0  # > 0: only the first so many of every split (overfitting checks)
     config.data.loader_threads = 4
@@ -48,7 +51,8 @@ def get_config() -> ConfigDict:
 
     config.eval = ConfigDict()
     config.eval.every_epochs = 10  # on `validation`; the best checkpoint by AP is kept
-    config.eval.splits = ("validation", "test")  # scored with the best checkpoint at the end
+    config.eval.splits = "validation,test"  # scored with the best checkpoint at the end
+    config.eval.species = ""  # of the final scores; `validation` follows data.species in training
     config.eval.batch_size = 64
     config.eval.flip_test = True  # average with the mirrored crop's heatmaps
     config.eval.decode = "default"  # or "dark"

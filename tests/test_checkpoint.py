@@ -1,0 +1,99 @@
+"""A checkpoint comes back as it was, the best one is kept, and a wrong one is refused."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ap10k_jax import checkpoint, models
+
+CONFIG = {
+    "model": {"name": "nano", "num_keypoints": 17, "dtype": "float32"},
+    "data": {"image_size": 64},
+}
+
+
+@pytest.fixture(scope="module")
+def variables(nano):
+    module = models.build(nano)
+    return models.init(module, jax.random.key(0), image_size=(64, 64))
+
+
+def parts(variables, step):
+    return {"variables": variables, "optimizer": {"step": jnp.int32(step)}}
+
+
+def write_run(folder, variables, scores):
+    """A run directory with a checkpoint a step; AP None where validation was not due."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    with checkpoint.Checkpoints(folder / "checkpoints") as checkpoints:
+        for step, ap in scores.items():
+            changed = jax.tree.map(lambda x, step=step: x + step, variables)
+            checkpoints.save(step, parts(changed, step), ap=ap)
+    return folder
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept"),
+    [
+        ({1: 0.1, 2: 0.5, 3: 0.2, 4: None}, {2: 0.5, 4: None}),  # best and latest
+        ({1: None, 2: None}, {2: None}),  # never scored
+        ({1: 0.3, 2: 0.3}, {2: 0.3}),  # of equals the later
+    ],
+)
+def test_the_best_and_the_latest_are_kept(tmp_path, variables, scores, kept):
+    run = write_run(tmp_path / "run", variables, scores)
+    assert {c.step: c.ap for c in checkpoint.saved_in(run)} == kept
+
+
+def test_a_run_directory_gives_its_best_step_and_any_step_can_be_named(tmp_path, variables):
+    run = write_run(tmp_path / "run", variables, {1: 0.5, 2: 0.2})
+    module, best, config = checkpoint.load(run)
+    assert_equal(best, jax.tree.map(lambda x: x + 1, variables))
+    _, second, _ = checkpoint.load(run / "checkpoints" / "2")
+    assert_equal(second, jax.tree.map(lambda x: x + 2, variables))
+    assert config == CONFIG
+    assert module.apply(best, jnp.zeros((1, 64, 64, 3))).shape == (1, 16, 16, 17)
+
+
+def test_an_exported_checkpoint_comes_back_and_is_not_overwritten(tmp_path, variables):
+    checkpoint.export(tmp_path / "out", variables, CONFIG)
+    _, loaded, config = checkpoint.load(tmp_path / "out")
+    assert_equal(loaded, variables)
+    assert config == CONFIG
+    with pytest.raises(FileExistsError, match="out"):
+        checkpoint.export(tmp_path / "out", variables, CONFIG)
+
+
+def test_a_checkpoint_cut_off_while_written_is_not_taken_for_a_whole_one(tmp_path, variables):
+    run = write_run(tmp_path / "run", variables, {1: None})
+    # what a killed writer leaves behind
+    (run / "checkpoints" / "2.orbax-checkpoint-tmp" / "variables").mkdir(parents=True)
+    assert [c.step for c in checkpoint.saved_in(run)] == [1]
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path, variables):
+    run = write_run(tmp_path / "run", variables, {1: None})
+    other = CONFIG | {"model": CONFIG["model"] | {"num_keypoints": 20}}
+    (run / "config.json").write_text(json.dumps(other))
+    with pytest.raises(ValueError, match=r"(?s)does not fit.*head.*17.*20"):
+        checkpoint.load(run)
+
+
+@pytest.mark.parametrize("content", ["nothing", "an empty folder", "no checkpoint yet"])
+def test_what_is_no_checkpoint_is_said(tmp_path, content):
+    path = tmp_path / "run"
+    if content != "nothing":
+        path.mkdir()
+    if content == "no checkpoint yet":
+        (path / "checkpoints").mkdir()
+        (path / "config.json").write_text(json.dumps(CONFIG))
+    with pytest.raises(FileNotFoundError, match="checkpoint"):
+        checkpoint.load(path)
