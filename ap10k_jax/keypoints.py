@@ -1,7 +1,7 @@
 """What the joints are: names, mirror pairs, skeletons, half bodies, sigmas, mappings."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -155,3 +155,37 @@ def select(
 ) -> Float[np.ndarray, "*b k c"]:
     """The joints of another data set, in our order: row k of the result is row mapping[k]."""
     return keypoints[..., list(mapping), :]
+
+
+def remap_annotations(
+    coco: Mapping, mapping: tuple[int, ...] = ANIMAL_POSE_TO_AP10K, to: KeypointSet = AP10K
+) -> dict:
+    """A COCO dict of another data set with the joints of `to`: joint k was its joint mapping[k].
+
+    Visibilities come along, joints without a counterpart are dropped, and `num_keypoints` is
+    counted anew: an animal of which only ears were labelled has none left, so that loader and
+    metric leave it out. Every AP-10K joint has its Animal-Pose joint, so the "common keypoints" of
+    Table 11 are all 17, and AP-10K's sigmas and predictions need no mask. The dict that is passed
+    in stays as it is.
+    """
+    if len(mapping) != len(to):
+        raise ValueError(f"a mapping of {len(mapping)} joints to a set of {len(to)}")
+    skeleton = [[a + 1, b + 1] for a, b in to.skeleton]  # COCO counts joints from 1
+    return {
+        **coco,
+        "annotations": [_remapped(animal, mapping) for animal in coco["annotations"]],
+        "categories": [
+            {**category, "keypoints": list(to.names), "skeleton": skeleton}
+            for category in coco["categories"]
+        ],
+    }
+
+
+def _remapped(animal: Mapping, mapping: tuple[int, ...]) -> dict:
+    values = animal["keypoints"]
+    points = [values[3 * joint : 3 * joint + 3] for joint in mapping]
+    return {
+        **animal,
+        "num_keypoints": sum(point[2] > 0 for point in points),
+        "keypoints": [value for point in points for value in point],
+    }

@@ -102,3 +102,44 @@ def test_sets_are_constants_that_travel_to_worker_processes():
         keypoints.AP10K.names = ()
     assert pickle.loads(pickle.dumps(keypoints.AP10K)) == keypoints.AP10K
     assert hash(keypoints.AP10K)
+
+
+def twenty_joints(labelled):
+    """A COCO dict with one animal; its joint i is at (i, 100 + i)."""
+    points = [(i, 100 + i, 2) if i in labelled else (0, 0, 0) for i in range(20)]
+    animal = {"id": 3, "image_id": 7, "category_id": 8, "bbox": [0, 0, 9, 9], "area": 81}
+    animal |= {"num_keypoints": len(labelled), "keypoints": [v for point in points for v in point]}
+    category = {"id": 8, "name": "dog", "keypoints": list(keypoints.ANIMAL_POSE.names)}
+    return {"images": [{"id": 7}], "annotations": [animal], "categories": [category]}
+
+
+def test_remapped_annotations_have_our_joints_where_theirs_were():
+    names, theirs = keypoints.AP10K.names, keypoints.ANIMAL_POSE.names
+    labelled = {theirs.index("throat"), theirs.index("left_ear"), theirs.index("right_front_elbow")}
+    coco = twenty_joints(labelled)
+    before = json.dumps(coco)
+    remapped = keypoints.remap_annotations(coco)
+    animal = remapped["annotations"][0]
+    points = np.reshape(animal["keypoints"], (17, 3))
+    assert points[names.index("neck")].tolist() == [17, 117, 2]
+    assert points[names.index("right_shoulder")].tolist() == [6, 106, 2]
+    assert np.count_nonzero(points[:, 2]) == animal["num_keypoints"] == 2  # no ear
+    kept = ("id", "image_id", "category_id", "bbox", "area")
+    assert all(animal[field] == coco["annotations"][0][field] for field in kept)
+    assert remapped["images"] == coco["images"]
+    assert remapped["categories"][0]["keypoints"] == list(names)
+    assert remapped["categories"][0]["skeleton"][0] == [1, 2]  # counted from 1, as COCO does
+    assert json.dumps(coco) == before
+
+
+def test_an_animal_of_ears_alone_has_no_common_keypoint():
+    theirs = keypoints.ANIMAL_POSE.names
+    coco = twenty_joints({theirs.index(name) for name in ("left_ear", "right_ear", "withers")})
+    animal = keypoints.remap_annotations(coco)["annotations"][0]
+    assert animal["num_keypoints"] == 0
+    assert not any(animal["keypoints"])
+
+
+def test_a_mapping_of_another_size_is_refused():
+    with pytest.raises(ValueError, match="17 joints"):
+        keypoints.remap_annotations(twenty_joints({0}), to=keypoints.ANIMAL_POSE)
