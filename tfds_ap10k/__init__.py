@@ -1,9 +1,11 @@
-"""AP-10K as a TensorFlow data set, readable without TensorFlow.
+"""AP-10K as a TensorFlow data set, readable without TensorFlow; Animal-Pose and COCO beside it.
 
 Importing this package registers its builders, so that `tfds.builder("ap10k/split1")` and
 `tfds.data_source("ap10k/split1", split="train")` know them.
 """
 
+from tfds_ap10k.animal_pose import Builder as AnimalPose
 from tfds_ap10k.ap10k import Builder as Ap10k
+from tfds_ap10k.coco_keypoints import Builder as CocoKeypoints
 
-__all__ = ["Ap10k"]
+__all__ = ["AnimalPose", "Ap10k", "CocoKeypoints"]

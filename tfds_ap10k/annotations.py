@@ -23,6 +23,7 @@ from tfds_ap10k.flaws import Flaws, Json, show
 
 MAX_FILE_BYTES = 1 << 30
 MAX_LISTED = 50
+NO_FOLDER = "the folder of photographs is missing"
 
 # What is kept of each record; files carry more (licences, segmentations) that nobody checked.
 IMAGE_FIELDS = ("id", "file_name", "width", "height", "background", "license")
@@ -85,7 +86,7 @@ def read(
     problems += _check_categories_agree(splits, names)
     seen = {"photographs_not_jpeg": 0}
     if folder is not None and not folder.is_dir():
-        problems.append(Problem(f"{folder.name}/", "", "", "the folder of photographs is missing"))
+        problems.append(Problem(f"{folder.name}/", "", "", NO_FOLDER))
     elif folder is not None:
         images = [(split, image) for split, coco in splits.items() for image in coco["images"]]
         for split, image in progress(images):

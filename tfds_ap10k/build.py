@@ -1,7 +1,8 @@
-"""Build AP-10K as a TFDS data set, without TensorFlow.
+"""Build AP-10K, Animal-Pose or COCO's people as a TFDS data set, without TensorFlow.
 
     python -m tfds_ap10k.build --manual_dir=~/data
     python -m tfds_ap10k.build --manual_dir=~/data --config=all --data_dir=/big/disk
+    python -m tfds_ap10k.build --dataset=animal_pose --manual_dir=~/data
 
 Every annotation and photograph is checked before anything is written; if something is wrong, all
 of it is listed and nothing is built. Afterwards the data set is there for
@@ -16,8 +17,10 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from tfds_ap10k import Ap10k, annotations, oddities, sources
+from tfds_ap10k import AnimalPose, Ap10k, CocoKeypoints, annotations, oddities, sources
+from tfds_ap10k.builder import KeypointBuilder
 
+DATASETS = {builder.name: builder for builder in (Ap10k, AnimalPose, CocoKeypoints)}
 CONFIGS = tuple(Ap10k.builder_configs)
 
 
@@ -26,28 +29,30 @@ def build(
     manual_dir: str | Path | None,
     data_dir: str | Path | None = None,
     *,
+    dataset: str = "ap10k",
     overwrite: bool = False,
-) -> Ap10k:
+) -> KeypointBuilder:
     """The builder of a data set that is there: found built, or built now from `manual_dir`.
 
-    `data_dir` defaults to TFDS's own, ~/tensorflow_datasets. An interrupted build leaves nothing
-    that could be taken for a whole one. Raises sources.DataNotFound or annotations.AnnotationError,
-    and then what was built before is still there.
+    `data_dir` defaults to TFDS's own, ~/tensorflow_datasets; `dataset` is one of DATASETS. An
+    interrupted build leaves nothing that could be taken for a whole one. Raises
+    sources.DataNotFound or annotations.AnnotationError, and then what was built before is still
+    there.
     """
+    make = DATASETS[dataset]
     data_dir = Path(data_dir).expanduser() if data_dir else None
-    builder = Ap10k(config=config, data_dir=data_dir)
+    builder = make(config=config, data_dir=data_dir)
     if is_built(builder) and not overwrite:
         return builder
     if manual_dir is None:
-        raise sources.DataNotFound(
-            f"No folder with the data was named.\n\n{sources.AP10K.instructions}"
-        )
-    root = sources.find(manual_dir)
+        instructions = make.LAYOUT.instructions
+        raise sources.DataNotFound(f"No folder with the data was named.\n\n{instructions}")
+    root = sources.find(manual_dir, make.LAYOUT)
     if builder.data_path.exists():
         if overwrite:
             builder.read(root)  # raises while the old data set can still be kept
         builder.data_path.rmtree()
-        builder = Ap10k(config=config, data_dir=data_dir)
+        builder = make(config=config, data_dir=data_dir)
     # TFDS announces a download that does not happen, and has bars of its own beside ours.
     tfds.disable_progress_bar()
     try:
@@ -60,7 +65,7 @@ def build(
     return builder
 
 
-def is_built(builder: Ap10k) -> bool:
+def is_built(builder: KeypointBuilder) -> bool:
     """Whether the data set is there, whole: TFDS renames a build to its place when it is done."""
     return builder.info.initialized
 
@@ -70,17 +75,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tfds_ap10k.build",
         description=__doc__,
-        epilog=sources.AP10K.instructions,
+        epilog="\n".join(builder.LAYOUT.instructions for builder in DATASETS.values()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--dataset", default="ap10k", choices=DATASETS, help="what to build (default: ap10k)"
     )
     parser.add_argument(
         "--manual_dir", type=Path, help="folder with the downloaded data, zipped or unzipped"
     )
     parser.add_argument(
         "--config",
-        default="split1",
-        choices=[*CONFIGS, "all"],
-        help="which of the three random splits (default: split1)",
+        help="split1, split2 or split3 of ap10k and animal_pose (default: split1), 2017 of "
+        "coco_keypoints, or all",
     )
     parser.add_argument(
         "--data_dir", type=Path, help="where to build (default: ~/tensorflow_datasets)"
@@ -89,32 +96,43 @@ def main() -> int:
         "--overwrite", action="store_true", help="build again what has been built before"
     )
     flags = parser.parse_args()
+    known = tuple(DATASETS[flags.dataset].builder_configs)
+    chosen = flags.config or known[0]
+    if chosen not in (*known, "all"):
+        parser.error(f"--config={chosen}: {flags.dataset} has {', '.join(known)} (or all)")
     status = 0
-    for config in CONFIGS if flags.config == "all" else [flags.config]:
+    for config in known if chosen == "all" else [chosen]:
+        name = f"{flags.dataset}/{config}"
         try:
-            before = Ap10k(config=config, data_dir=flags.data_dir)
+            before = DATASETS[flags.dataset](config=config, data_dir=flags.data_dir)
             built_before = is_built(before) and not flags.overwrite
-            builder = build(config, flags.manual_dir, flags.data_dir, overwrite=flags.overwrite)
+            builder = build(
+                config,
+                flags.manual_dir,
+                flags.data_dir,
+                dataset=flags.dataset,
+                overwrite=flags.overwrite,
+            )
         except (annotations.AnnotationError, OSError) as error:
-            print(f"ap10k/{config} was not built. {error}", file=sys.stderr)
+            print(f"{name} was not built. {error}", file=sys.stderr)
             status = 1
             if isinstance(error, sources.DataNotFound):
                 break  # the other configs would say the same
         except KeyboardInterrupt:
-            print(f"\nInterrupted; nothing of ap10k/{config} was kept.", file=sys.stderr)
+            print(f"\nInterrupted; nothing of {name} was kept.", file=sys.stderr)
             return 130
         else:
-            _print_summary(builder, built_before=built_before)
+            _print_summary(name, builder, built_before=built_before)
     return status
 
 
-def _print_summary(builder: Ap10k, *, built_before: bool) -> None:
+def _print_summary(name: str, builder: KeypointBuilder, *, built_before: bool) -> None:
     counts = ", ".join(
         f"{len(coco['images'])} {split}"
         for split, coco in builder.info.metadata["annotations"].items()
     )
     done = "is built already (--overwrite builds it again)" if built_before else "is built"
-    print(f"ap10k/{builder.builder_config.name} {done}: {counts} photographs")
+    print(f"{name} {done}: {counts} photographs")
     print(f"  in {builder.data_path}")
     print("Unusual in its annotations, but allowed:")
     print(oddities.describe(builder.info.metadata["report"]))
