@@ -11,6 +11,7 @@ follows from that. The other families differ from MMPose 1.x by a prefix:
     python -m ap10k_jax.convert weights.pth checkpoint_dir --model=hrnet_w32
 """
 
+import argparse
 import dataclasses
 import re
 from collections.abc import Mapping
@@ -137,7 +138,7 @@ def from_torch(
     tree = models.shapes(module)
     wanted = torch_names(module, tree)
     is_bare = not any(strip_module(n).startswith("backbone.") for n in state_dict)
-    report, problems, values = Report(), [], {}
+    report, problems, values, seen = Report(), [], {}, set()
 
     for file_name, array in state_dict.items():
         full_name, shape = mmpose_name(file_name, is_bare), np.shape(array)
@@ -147,7 +148,7 @@ def from_torch(
             problems.append(f"unknown: {file_name} {shape}")
         elif path is None:
             report.reasons[file_name] = reason
-        elif path in values:
+        elif full_name in seen:
             problems.append(f"given twice: {file_name} {shape}")
         elif shape == (expected := torch_shape(path, leaf_at(tree, path).shape)):
             values[path] = to_flax(path, np.asarray(array, np.float32))
@@ -158,13 +159,14 @@ def from_torch(
             )
         else:
             problems.append(f"another shape: {file_name} {shape}, the model has {expected}")
+        seen.add(full_name)
 
     report.ignored = list(report.reasons)
     report.missing = [n for n, path in wanted.items() if path not in values]
-    lacking = [n for n in report.missing if n.startswith("backbone.")]
-    problems += [
-        f"absent: {n} {torch_shape(wanted[n], leaf_at(tree, wanted[n]).shape)}" for n in lacking
-    ]
+    for n in report.missing:
+        if n.startswith("backbone.") and n not in seen:
+            shape = torch_shape(wanted[n], leaf_at(tree, wanted[n]).shape)
+            problems.append(f"absent: {n} {shape}")
     if problems:
         listing = "\n  ".join(problems)
         raise ValueError(f"these weights do not fit {name}, {len(problems)} names:\n  {listing}")
@@ -244,7 +246,7 @@ def to_oihw(path: tuple[str, ...], array: np.ndarray) -> np.ndarray:
         array = array[::-1, ::-1].transpose(2, 3, 0, 1)
     elif path[-1] == "kernel":
         array = array.transpose(3, 2, 0, 1)
-    return np.ascontiguousarray(array)
+    return np.array(array, order="C")  # a copy: the caller may write to it
 
 
 def torch_shape(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -253,3 +255,31 @@ def torch_shape(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...
         return tuple(shape)
     height, width, inputs, outputs = shape
     return (inputs, outputs, height, width) if is_deconv(path) else (outputs, inputs, height, width)
+
+
+def main() -> None:
+    # Here, because weights imports this module, and from_torch needs none of them.
+    from ap10k_jax import checkpoint, weights
+    from configs import base
+
+    parser = argparse.ArgumentParser(
+        prog="python -m ap10k_jax.convert",
+        description="Turn published weights into a checkpoint for ap10k_jax.checkpoint.load.",
+    )
+    parser.add_argument("source", help=f".pth, .safetensors, or one of {', '.join(weights.PUBLIC)}")
+    parser.add_argument("dest", help="the folder to write; must not exist")
+    parser.add_argument("--model", required=True, help=f"one of {', '.join(models.MODELS)}")
+    parser.add_argument("--num_keypoints", type=int, default=17)
+    args = parser.parse_args()
+
+    variables, report = weights.load(args.source, args.model, args.num_keypoints)
+    config = base.get_config()
+    config.model.name = args.model
+    config.model.num_keypoints = args.num_keypoints
+    config.init_from = args.source
+    checkpoint.export(args.dest, variables, config.to_dict())
+    print(f"{args.dest}: {args.model} from {args.source}\n{report}")
+
+
+if __name__ == "__main__":
+    main()

@@ -6,6 +6,7 @@ import pytest
 from golden_weights import GOLDEN, GOLDEN_NAMES, state_dict
 
 from ap10k_jax import codec, convert, losses, models
+from ap10k_jax.models import __main__ as table
 from ap10k_jax.models import hourglass, layers
 
 SMALL_HOURGLASS = hourglass.Hourglass(
@@ -127,9 +128,28 @@ def test_large_networks_train_like_the_reference(name, allowed):
     ],
 )
 def test_parameter_counts_are_the_papers(name, millions):
-    params = models.shapes(models.build(name))["params"]
-    count = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
-    assert abs(count - millions) < 0.05
+    assert abs(table.count_parameters(models.build(name)) / 1e6 - millions) < 0.05
+
+
+@pytest.mark.parametrize(("depth", "published"), [(18, 1.81), (50, 4.09), (101, 7.80)])
+def test_multiply_adds_are_those_torchvision_publishes(depth, published):
+    """For the classifier at 224 pixels, whose backbone is SimpleBaseline's."""
+    features = 512 if depth == 18 else 2048
+    deconvs = 16 * 256 * (7 * 7 * features + 14 * 14 * 256 + 28 * 28 * 256)
+    head, classifier = 56 * 56 * 256 * 17, features * 1000
+    count = table.count_multiply_adds(models.build(f"simplebaseline_resnet{depth}"), (224, 224))
+    assert abs((count - deconvs - head + classifier) / 1e9 - published) < 0.01
+
+
+def test_the_table_prints_what_was_published(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["models"])
+    few = {name: models.MODELS[name] for name in ("hrnet_w32", "hourglass52")}
+    monkeypatch.setattr(models, "MODELS", few)
+    table.main()
+    _, hrnet_line, hourglass_line = capsys.readouterr().out.splitlines()
+    assert hrnet_line.split() == ["hrnet_w32", "28.5", "M", "10.2", "G"]
+    assert "93.7 M" in hourglass_line
+    assert "published as 94.8 M" in hourglass_line
 
 
 def test_batchnorm_equals_the_textbook():

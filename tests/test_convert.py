@@ -1,0 +1,210 @@
+import re
+
+import jax
+import numpy as np
+import pytest
+from golden_weights import GOLDEN_NAMES, state_dict, tensor
+
+from ap10k_jax import convert, models
+from ap10k_jax.models import hourglass
+
+# Families that differ from MMPose 1.x by prefixes only.
+DEPRECATED = (r"^head\.", "keypoint_head.")  # MMPose 0.x
+DATA_PARALLEL = (r"^", "module.")
+BARE = (r"^(backbone|head)\.", "")  # the authors' pose files
+
+
+@pytest.fixture(scope="module")
+def resnet18() -> dict[str, np.ndarray]:
+    """MMPose 1.x weights of the smallest network."""
+    return made_up("simplebaseline_resnet18")
+
+
+def made_up(name: str) -> dict[str, np.ndarray]:
+    shapes = convert.to_torch(models.init(models.build(name), jax.random.key(0)), name)
+    return {name: tensor(name, array.shape) for name, array in shapes.items()}
+
+
+def rename(state: dict, pattern: str, replacement: str) -> dict:
+    return {re.sub(pattern, replacement, name): array for name, array in state.items()}
+
+
+def only(state: dict, prefix: str) -> dict:
+    """The entries under a prefix, without it."""
+    return {n.removeprefix(prefix): a for n, a in state.items() if n.startswith(prefix)}
+
+
+def same(one: dict, other: dict) -> bool:
+    return jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), one, other))
+
+
+@pytest.mark.parametrize("name", GOLDEN_NAMES)
+def test_there_and_back_is_exact(name):
+    state = state_dict(name)
+    variables, report = convert.from_torch(state, name)
+    unused = [n for n in state if n.startswith("backbone.inters.0.")]
+    assert len(unused) == (10 if name == "hourglass52" else 0)
+    assert report.ignored == unused
+    assert set(report.used) == set(state) - set(unused)
+    assert report.missing == []
+    back = convert.to_torch(variables, name)
+    assert set(back) == set(report.used)
+    assert all((back[n] == state[n]).all() and back[n].shape == state[n].shape for n in back)
+
+
+@pytest.mark.parametrize("stacks", [2, 3])
+def test_every_stack_of_an_hourglass_has_its_own_name(stacks):
+    module = hourglass.Hourglass(levels=((8, 1), (8, 1)), stacks=stacks)
+    names = convert.torch_names(module, models.shapes(module))
+    assert len(names) == len(jax.tree.leaves(models.shapes(module)))
+    for i in range(stacks - 1):
+        for part in (f"inters.{i}.conv1", f"conv1x1s.{i}.conv", f"remap_convs.{i}.conv"):
+            assert f"backbone.{part}.weight" in names
+    assert f"head.multi_final_layers.{stacks - 1}.bias" in names
+
+
+@pytest.mark.parametrize("family", [DEPRECATED, DATA_PARALLEL, BARE])
+def test_prefixes_make_no_difference(resnet18, family):
+    expected, _ = convert.from_torch(resnet18, "simplebaseline_resnet18")
+    variables, report = convert.from_torch(rename(resnet18, *family), "simplebaseline_resnet18")
+    assert len(report.used) == len(resnet18)
+    assert report.missing == []
+    assert same(variables, expected)
+
+
+def test_imagenet_resnet_leaves_the_head_to_its_own_initialisation(resnet18):
+    """As in torchvision and timm: no prefix, a classifier, counters perhaps."""
+    file = only(resnet18, "backbone.")
+    file |= {"fc.weight": np.ones((1000, 512)), "fc.bias": np.ones(1000)}
+    file |= {"bn1.num_batches_tracked": np.array(7)}
+    variables, report = convert.from_torch(file, "simplebaseline_resnet18")
+    assert report.ignored == ["fc.weight", "fc.bias", "bn1.num_batches_tracked"]
+    assert len(report.used) == len(file) - 3
+    assert report.missing
+    assert set(report.missing) == {n for n in resnet18 if n.startswith("head.")}
+    fresh = models.init(models.build("simplebaseline_resnet18"), jax.random.key(0))
+    assert same(variables["params"]["deconv1"], fresh["params"]["deconv1"])
+    assert same(variables["params"]["head"], fresh["params"]["head"])
+    np.testing.assert_array_equal(
+        variables["params"]["conv1"]["kernel"], file["conv1.weight"].transpose(2, 3, 1, 0)
+    )
+
+
+@pytest.mark.parametrize("classifier", ["head", "classifier"])
+def test_imagenet_hrnet_keeps_only_what_a_pose_network_has(classifier):
+    """The authors' and timm's files: no prefix, classification parts, every output of stage 4."""
+    file = only(state_dict("hrnet_w32"), "backbone.")
+    extra = [
+        "incre_modules.0.0.conv1.weight",
+        "downsamp_modules.2.0.weight",
+        "downsamp_modules.2.1.running_var",
+        "final_layer.0.weight",
+        "stage4.2.fuse_layers.1.0.0.0.weight",
+        "stage4.2.fuse_layers.3.2.0.1.running_mean",
+        f"{classifier}.weight",
+    ]
+    file |= {name: np.ones(3) for name in extra}
+    _, report = convert.from_torch(file, "hrnet_w32")
+    assert report.ignored == extra
+    assert set(report.missing) == {"head.final_layer.weight", "head.final_layer.bias"}
+    assert all(report.reasons[name] for name in extra)
+
+
+def test_a_head_for_other_keypoints_is_left_out(resnet18):
+    file = dict(resnet18)
+    file["head.final_layer.weight"] = np.ones((20, 256, 1, 1), np.float32)
+    file["head.final_layer.bias"] = np.ones(20, np.float32)
+    variables, report = convert.from_torch(file, "simplebaseline_resnet18")
+    assert set(report.missing) == set(report.ignored)
+    assert set(report.missing) == {"head.final_layer.weight", "head.final_layer.bias"}
+    assert "20" in report.reasons["head.final_layer.bias"]
+    assert "20" in str(report)
+    assert variables["params"]["head"]["kernel"].shape == (1, 1, 256, 17)
+    variables, report = convert.from_torch(file, "simplebaseline_resnet18", num_keypoints=20)
+    assert report.missing == []
+    assert (variables["params"]["head"]["kernel"] == 1).all()
+
+
+def test_what_is_missing_follows_the_key(resnet18):
+    file = only(resnet18, "backbone.")
+    kernels = [
+        convert.from_torch(file, "simplebaseline_resnet18", key=jax.random.key(seed))[0]["params"][
+            "head"
+        ]["kernel"]
+        for seed in (0, 1)
+    ]
+    assert (kernels[0] != kernels[1]).all()
+
+
+def test_all_offending_names_are_listed_together(resnet18):
+    file = dict(resnet18)
+    file["backbone.bn9.weight"] = np.ones(5)
+    file["loss.weight"] = np.ones((2, 3))
+    file["backbone.conv1.weight"] = np.ones((64, 4, 7, 7))
+    file["module.backbone.bn1.weight"] = np.ones(64)
+    del file["backbone.layer2.0.bn1.bias"]
+    with pytest.raises(ValueError, match="5 names") as error:
+        convert.from_torch(file, "simplebaseline_resnet18")
+    message = str(error.value)
+    assert "unknown: backbone.bn9.weight (5,)" in message
+    assert "unknown: loss.weight (2, 3)" in message
+    assert (
+        "another shape: backbone.conv1.weight (64, 4, 7, 7), the model has (64, 3, 7, 7)" in message
+    )
+    assert "given twice: module.backbone.bn1.weight (64,)" in message
+    assert "absent: backbone.layer2.0.bn1.bias (128,)" in message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda file: rename(file, "^backbone", "encoder"),  # a prefix nobody uses
+        lambda file: rename(file, "^", "backbone."),  # the prefix twice
+        lambda file: only(file, "head."),  # no backbone at all
+        lambda file: {"bn1.num_batches_tracked": np.array(0)},  # nothing but what is ignored
+        lambda file: {},
+    ],
+)
+def test_a_file_that_would_leave_the_backbone_untouched_is_an_error(resnet18, change):
+    with pytest.raises(ValueError, match="do not fit"):
+        convert.from_torch(change(resnet18), "simplebaseline_resnet18")
+
+
+@pytest.mark.parametrize(
+    "name", ["simplebaseline_resnet34", "simplebaseline_resnet50", "hrnet_tiny", "hourglass52"]
+)
+def test_a_file_of_another_network_is_an_error(resnet18, name):
+    """Even of a deeper ResNet, in which every name of the file would find its place."""
+    with pytest.raises(ValueError, match="do not fit"):
+        convert.from_torch(resnet18, name)
+
+
+def test_convolutions_and_deconvolutions_equal_pytorchs():
+    """On maps of odd content and even size, where flips and paddings would show."""
+    torch = pytest.importorskip("torch")
+    import flax.linen as nn
+
+    from ap10k_jax.models import layers
+
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, 6, 8, 3)).astype(np.float32)
+    theirs = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
+
+    weight = rng.standard_normal((5, 3, 3, 3)).astype(np.float32)
+    path = ("params", "conv1", "kernel")
+    assert convert.torch_shape(path, (3, 3, 3, 5)) == weight.shape
+    ours = layers.conv(5, 3, 2, name="conv1").apply(
+        {"params": {"kernel": convert.to_flax(path, weight)}}, x
+    )
+    expected = torch.nn.functional.conv2d(theirs, torch.from_numpy(weight), stride=2, padding=1)
+    np.testing.assert_allclose(ours, expected.numpy().transpose(0, 2, 3, 1), atol=1e-5)
+
+    weight = rng.standard_normal((3, 5, 4, 4)).astype(np.float32)
+    path = ("params", "deconv1", "kernel")
+    assert convert.torch_shape(path, (4, 4, 3, 5)) == weight.shape
+    deconv = nn.ConvTranspose(5, (4, 4), (2, 2), padding=((2, 2), (2, 2)), use_bias=False)
+    ours = deconv.apply({"params": {"kernel": convert.to_flax(path, weight)}}, x)
+    expected = torch.nn.functional.conv_transpose2d(
+        theirs, torch.from_numpy(weight), stride=2, padding=1
+    )
+    np.testing.assert_allclose(ours, expected.numpy().transpose(0, 2, 3, 1), atol=1e-5)
