@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pooch
-import requests
 import safetensors
 import safetensors.numpy
 from jaxtyping import Array
@@ -111,7 +110,7 @@ def fetch(url: str) -> Path:
         download = pooch.HTTPDownloader(progressbar=True, chunk_size=2**20, timeout=30)
         try:
             download(url, str(partial), None)
-        except (requests.RequestException, OSError) as error:
+        except OSError as error:  # and so are all errors of requests, which pooch uses
             raise ConnectionError(
                 f"cannot download {url} ({error}); fetch it elsewhere and put it at {path}"
             ) from error
