@@ -274,6 +274,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     """What is left of the command line after the flags; a mistaken config field is a UserError."""
     try:
         rest = flags.FLAGS(argv)
+    except flags.Error as error:
+        raise UserError(f"{error}; see --help") from error
     except (AttributeError, KeyError, TypeError) as error:  # from ml_collections
         raise UserError(f"no such field: {error}; configs/base.py lists them all") from error
     if not flags.FLAGS["config"].present:
