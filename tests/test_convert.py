@@ -125,6 +125,20 @@ def test_a_head_for_other_keypoints_is_left_out(resnet18):
     assert (variables["params"]["head"]["kernel"] == 1).all()
 
 
+def test_a_head_of_another_network_is_an_error(resnet18):
+    file = dict(resnet18)
+    file["head.final_layer.weight"] = np.ones((17, 32, 1, 1), np.float32)
+    with pytest.raises(ValueError, match=r"another shape: head\.final_layer\.weight"):
+        convert.from_torch(file, "simplebaseline_resnet18")
+
+
+def test_an_mmpretrain_classifier_is_ignored(resnet18):
+    file = {n: a for n, a in resnet18.items() if n.startswith("backbone.")}
+    file["head.fc.weight"] = np.ones((1000, 512), np.float32)
+    _, report = convert.from_torch(file, "simplebaseline_resnet18")
+    assert report.ignored == ["head.fc.weight"]
+
+
 def test_what_is_missing_follows_the_key(resnet18):
     file = only(resnet18, "backbone.")
     kernels = [

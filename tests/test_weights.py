@@ -120,6 +120,10 @@ def test_short_name_to_variables(server, cache, monkeypatch):
     safetensors.numpy.save_file(state, folder / "net.safetensors")
     again, _ = weights.load(folder / "net.safetensors", name)
     jax.tree.map(np.testing.assert_array_equal, variables, again)
+    other, _ = weights.load(folder / "net.safetensors", name, 20, key=jax.random.key(1))
+    heads = [x["params"]["deconv0"]["kernel"] for x in (variables, other)]
+    assert (heads[0] != heads[1]).all()
+    assert other["params"]["head"]["bias"].shape == (20,)
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
@@ -159,7 +163,7 @@ def test_a_payload_is_refused_and_never_runs(tmp_path, written_by):
     content = {"state_dict": {"a": torch.zeros(1)}, "meta": Payload(tmp_path / "ran")}
     path = tmp_path / "net.pth"
     if written_by == "pickle":
-        path.write_bytes(pickle.dumps(content))
+        path.write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=written_by == "torch")
     with pytest.raises(ValueError, match=r"net\.pth"):
