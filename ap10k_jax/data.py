@@ -9,8 +9,9 @@ A batch holds `image` uint8 (b, S, S, 3) RGB, `keypoints` (b, k, 2) in crop pixe
 """
 
 import functools
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import grain
@@ -18,8 +19,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 import tfds_ap10k  # noqa: F401  registers the builders
-from ap10k_jax import transforms
+from ap10k_jax import keypoints, transforms
 
+SPLITS = ("train", "validation", "test")
 PAPER_AUGMENTATION = transforms.Augmentation()
 
 
@@ -37,11 +39,13 @@ class Animals:
         *,
         fingerprint: str,
         species: Sequence[str] = (),
+        images: Collection[int] | None = None,
         max_animals: int = 0,
     ):
         """`source` gives the records in the order of the images of the COCO dict `annotations`.
 
-        `species` keeps these species, or families, only; `max_animals` the first so many.
+        `species` keeps these species, or families, only, `images` the animals of the images with
+        these ids, `max_animals` the first so many.
         """
         self._source = source
         self._coco = annotations
@@ -52,7 +56,11 @@ class Animals:
             for c in annotations["categories"]
             if not species or c["name"] in species or c["supercategory"] in species
         }
-        chosen = [a for a in annotations["annotations"] if a["category_id"] in wanted]
+        chosen = [
+            a
+            for a in annotations["annotations"]
+            if a["category_id"] in wanted and (images is None or a["image_id"] in images)
+        ]
         labeled = [a for a in chosen if any(a["keypoints"][2::3])]
         self.unlabeled = len(chosen) - len(labeled)
         self._index = [(record_of[a["image_id"]], a) for a in labeled[: max_animals or None]]
@@ -65,18 +73,29 @@ class Animals:
         *,
         data_dir: str | Path | None = None,
         species: Sequence[str] = (),
+        images: Collection[int] | None = None,
         max_animals: int = 0,
     ):
-        """Animals of a built data set; `split` is train, validation or test."""
+        """Animals of a built data set; `split` is train, validation, test, or all three as "all".
+
+        Those of Animal-Pose come with AP-10K's 17 joints.
+        """
         builder = tfds.builder(name, data_dir=data_dir and Path(data_dir).expanduser())
-        # SkipDecoding: the stored bytes come as they are, we decode only what we crop
-        source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
         metadata = builder.info.metadata
+        splits = SPLITS if split == "all" else (split,)
+        parts = [metadata["annotations"][part] for part in splits]
+        if name.startswith("animal_pose"):
+            parts = [keypoints.remap_annotations(part) for part in parts]
+        prints = [metadata["fingerprints"][part] for part in splits]
+        # SkipDecoding: the stored bytes come as they are, we decode only what we crop
+        decoders = {"image": tfds.decode.SkipDecoding()}
+        sources = [builder.as_data_source(part, decoders=decoders) for part in splits]
         return cls(
-            source,
-            metadata["annotations"][split],
-            fingerprint=metadata["fingerprints"][split],
+            sources[0] if len(sources) == 1 else Joined(sources),
+            parts[0] if len(parts) == 1 else joined(parts),
+            fingerprint=prints[0] if len(prints) == 1 else sha256(" ".join(prints)),
             species=species,
+            images=images,
             max_animals=max_animals,
         )
 
@@ -110,6 +129,47 @@ class Animals:
     def ground_truth(self) -> dict:
         """These animals, and no others, as a COCO dict to score against."""
         return self._coco | {"annotations": [annotation for _, annotation in self._index]}
+
+
+class Joined(Sequence):
+    """The records of several sources, one after the other."""
+
+    def __init__(self, sources: Sequence[Sequence[dict]]):
+        self._sources = sources
+        self._ends = np.cumsum([len(source) for source in sources])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> dict:
+        part = int(np.searchsorted(self._ends, index, side="right"))
+        return self._sources[part][index - (self._ends[part - 1] if part else 0)]
+
+
+def joined(parts: Sequence[dict]) -> dict:
+    """COCO dicts of disjoint images as one."""
+    lists = {name: [x for part in parts for x in part[name]] for name in ("images", "annotations")}
+    return {**parts[0], **lists}
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def draw(animals: Animals, *, images: int, seed: int) -> dict:
+    """Images to train on, drawn from those of `animals`, and all others, to test on.
+
+    {"seed", "train": ids in the order they were drawn, "test": ids in ascending order, "sha256"}
+    follows from the ids and the seed alone. The hash is that of "train" and "test", as
+    "3 1 7; 2 4 5 6". Raises ValueError where nothing would be left to test on.
+    """
+    ids = sorted({animals.annotation(i)["image_id"] for i in range(len(animals))})
+    if len(ids) <= images:
+        raise ValueError(f"{len(ids)} images: drawing {images} leaves none to test on")
+    order = [ids[i] for i in np.random.default_rng(seed).permutation(len(ids))]
+    train, test = order[:images], sorted(order[images:])
+    text = "; ".join(" ".join(map(str, part)) for part in (train, test))
+    return {"seed": seed, "train": train, "test": test, "sha256": sha256(text)}
 
 
 def steps_per_epoch(animals: int, batch_size: int, *, drop_remainder: bool) -> int:

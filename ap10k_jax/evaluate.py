@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ap10k_jax import codec, data, devices, keypoints, metrics, transforms, visualize
+from ap10k_jax import bootstrap, codec, data, devices, keypoints, metrics, transforms, visualize
 
 # ImageNet's, on RGB in 0..1, as every pretrained backbone here expects.
 MEAN = (0.485, 0.456, 0.406)
@@ -120,6 +120,23 @@ def row(annotation: dict, points: Float[np.ndarray, "k 3"]) -> dict:
 def score(animals: data.Animals, rows: list[dict], *, sigmas: str) -> dict:
     """`metrics.evaluate` on exactly the animals that were predicted."""
     return metrics.evaluate(animals.ground_truth(), rows, sigmas=sigmas)
+
+
+def full_score(animals: data.Animals, rows: list[dict], *, sigmas: str) -> dict:
+    """`score`, and what a report adds to it.
+
+    `AP_by_sigmas` with either vector, `instance_AP` (every animal counting alike), and `intervals`
+    of 95 % by resampling images: of AP, per species and family, and of the instance AP.
+    """
+    truth, result = animals.ground_truth(), score(animals, rows, sigmas=sigmas)
+    result["AP_by_sigmas"] = {
+        name: metrics.evaluate(truth, rows, sigmas=name)["AP"] for name in metrics.SIGMAS
+    }
+    alike = metrics.instance_view(truth, rows)
+    result["instance_AP"] = metrics.evaluate(*alike, sigmas=sigmas)["AP"]
+    result["intervals"] = bootstrap.intervals(truth, rows, sigmas=sigmas)
+    result["intervals"]["instance_AP"] = bootstrap.intervals(*alike, sigmas=sigmas)["AP"]
+    return result
 
 
 def write_predictions(path: Path, rows: list[dict]) -> None:

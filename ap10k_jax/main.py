@@ -8,6 +8,7 @@ ends up with
   metrics.jsonl, tensorboard/       numbers by step
   checkpoints/<step>/               the latest and the best by validation AP
   results.json                      the best checkpoint's AP, per species and family
+  draw.json                         the images that config.draw chose
   predictions-<split>.json          its keypoints, as COCO results
   animals-<split>.png               its best, median and worst animals
 
@@ -20,6 +21,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,7 +62,7 @@ PACKAGES = (
 )
 
 
-SPLITS = ("train", "validation", "test")
+DATASETS = ("ap10k", "animal_pose")
 DTYPES = ("float32", "bfloat16", "float16")
 SPECIES_AND_FAMILIES = {*taxonomy.FAMILIES, *(species.name for species in taxonomy.SPECIES)}
 OVERALL = ("AP", "AP50", "AP75", "APM", "APL", "AR")
@@ -83,18 +85,28 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     with mistakes_in("data.dir", config.data.dir):
         prepare_data(config)
 
+    drawn = draw_images(config, workdir) if config.draw.images else {}
     splits = names(config.eval.splits)
-    training = open_animals(config, "train", config.data.species)
-    validation = open_animals(config, "validation", config.data.species)
-    scored = {split: open_animals(config, split, config.eval.species) for split in splits}
-    write_environment(workdir, {"train": training, "validation": validation, **scored})
-    with mistakes_in("batch_size", config.batch_size):
-        data.steps_per_epoch(len(training), config.batch_size, drop_remainder=config.drop_remainder)
+    scored = {split: open_animals(config, split, config.eval.species, drawn) for split in splits}
     predict_step = evaluate.make_predict_step(
         module, shardings, flip_test=config.eval.flip_test, decode=config.eval.decode
     )
-    train.train(config, workdir, module, initial, training, validation, predict_step, shardings)
-    return score_best(config, workdir, scored, predict_step, shardings)
+    if not config.epochs:
+        write_environment(workdir, scored)
+        return score(config, workdir, scored, predict_step, shardings, initial, step=0)
+
+    training = open_animals(config, "train", config.data.species, drawn)
+    validation = open_animals(config, "validation", config.data.species, drawn)
+    write_environment(workdir, {"train": training, "validation": validation, **scored})
+    with mistakes_in("batch_size", config.batch_size):
+        data.steps_per_epoch(len(training), config.batch_size, drop_remainder=config.drop_remainder)
+    train.train(
+        *(train.in_passes(config, len(training)), workdir, module, initial),
+        *(training, validation, predict_step, shardings),
+    )
+    _, variables, _ = checkpoint.load(workdir)
+    chosen = checkpoint.best(checkpoint.saved_in(workdir))
+    return score(config, workdir, scored, predict_step, shardings, variables, step=chosen.step)
 
 
 @contextlib.contextmanager
@@ -115,7 +127,7 @@ def check(config: ConfigDict, *, device_count: int) -> None:
             value = functools.reduce(lambda node, name: node[name], field.split("."), config)
             problems.append(f"config.{field}={value!r}: {what}")
 
-    known = [f"ap10k/{name}" for name in build.CONFIGS]
+    known = [f"{dataset}/{name}" for dataset in DATASETS for name in build.CONFIGS]
     expect(config.data.name in known, "data.name", f"one of {', '.join(known)}")
     size = config.data.image_size
     expect(size > 0 and size % 32 == 0, "data.image_size", "a positive multiple of 32")
@@ -126,15 +138,19 @@ def check(config: ConfigDict, *, device_count: int) -> None:
         expect(not unknown, field, f"{unknown} are neither species nor families of AP-10K")
     expect(config.model.name in models.MODELS, "model.name", f"one of {', '.join(models.MODELS)}")
     expect(config.model.dtype in DTYPES, "model.dtype", f"one of {', '.join(DTYPES)}")
-    for field in ("epochs", "log_every_steps", "checkpoint_every_epochs"):
+    for field in ("log_every_steps", "checkpoint_every_epochs"):
         expect(config[field] > 0, field, "at least 1")
+    for field in ("epochs", "animals_per_epoch"):
+        expect(config[field] >= 0, field, "at least 0")
+    for field in ("images", "shots", "seed"):
+        expect(config.draw[field] >= 0, f"draw.{field}", "at least 0")
     for field in ("batch_size", "eval.batch_size"):
         value = config.batch_size if field == "batch_size" else config.eval.batch_size
         fits = value > 0 and value % device_count == 0
         expect(fits, field, f"a positive multiple of the number of devices, {device_count}")
-    expect(config.eval.every_epochs > 0, "eval.every_epochs", "at least 1")
-    unknown = [s for s in names(config.eval.splits) if s not in SPLITS]
-    expect(not unknown, "eval.splits", f"comma-separated names out of {', '.join(SPLITS)}")
+    expect(config.eval.every_epochs >= 0, "eval.every_epochs", "at least 0")
+    unknown = [s for s in names(config.eval.splits) if s not in data.SPLITS]
+    expect(not unknown, "eval.splits", f"comma-separated names out of {', '.join(data.SPLITS)}")
     expect(config.eval.decode in codec.METHODS, "eval.decode", f"one of {', '.join(codec.METHODS)}")
     expect(config.eval.sigmas in metrics.SIGMAS, "eval.sigmas", "corrected or paper")
     if problems:
@@ -146,13 +162,18 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def open_animals(config: ConfigDict, split: str, species: str) -> data.Animals:
-    """The animals of a split; `species` names species and families, "" all of them."""
+def open_animals(config: ConfigDict, split: str, species: str, drawn: dict) -> data.Animals:
+    """The animals of a split; `species` names species and families, "" all of them.
+
+    Of images that `draw_images` chose, validation is what is trained on: no others are left.
+    """
+    part = "test" if split == "test" else "train"
     animals = data.Animals.open(
         config.data.name,
-        split,
+        "all" if drawn else split,
         data_dir=config.data.dir,
         species=names(species),
+        images=frozenset(drawn[part]) if drawn else None,
         max_animals=config.data.max_animals,
     )
     if not len(animals):
@@ -160,6 +181,23 @@ def open_animals(config: ConfigDict, split: str, species: str) -> data.Animals:
             f"{config.data.name} has no animal of {species or 'any species'} in {split}"
         )
     return animals
+
+
+def draw_images(config: ConfigDict, workdir: Path) -> dict:
+    """The images to train on and to test on, see `data.draw`; written to draw.json."""
+    plain = config.copy_and_resolve_references()
+    plain.data.max_animals = 0
+    animals = open_animals(plain, "all", config.data.species, {})
+    with mistakes_in("draw.images", config.draw.images):
+        drawn = data.draw(animals, images=config.draw.images, seed=config.draw.seed)
+    drawn["train"] = drawn["train"][: config.draw.shots or None]
+    path = workdir / "draw.json"
+    if path.exists() and json.loads(path.read_text()) != drawn:
+        raise UserError(
+            f"{path} names other images: the data set has changed since; delete the run"
+        )
+    path.write_text(json.dumps(drawn) + "\n")
+    return drawn
 
 
 def open_workdir(workdir: Path, config: ConfigDict) -> None:
@@ -201,7 +239,8 @@ def prepare_data(config: ConfigDict) -> None:
     if config.data.synthetic_images:
         manual_dir = data_dir / "drawn"
         synthetic.generate(manual_dir, images=config.data.synthetic_images)
-    build.build(config.data.name.split("/")[1], manual_dir=manual_dir, data_dir=data_dir)
+    dataset, name = config.data.name.split("/")
+    build.build(name, manual_dir=manual_dir, data_dir=data_dir, dataset=dataset)
 
 
 def write_environment(workdir: Path, animals: dict[str, data.Animals]) -> None:
@@ -222,33 +261,37 @@ def write_environment(workdir: Path, animals: dict[str, data.Animals]) -> None:
     path.write_text(json.dumps(starts, indent=2) + "\n")
 
 
-def score_best(
+def score(
     config: ConfigDict,
     workdir: Path,
     scored: dict[str, data.Animals],
     predict_step: Callable,
     shardings: devices.Shardings,
+    variables: dict,
+    *,
+    step: int,
 ) -> dict:
-    """Score the best checkpoint on each split; write results, predictions and pictures."""
-    _, variables, _ = checkpoint.load(workdir)
-    chosen = checkpoint.best(checkpoint.saved_in(workdir))
+    """Score these variables on each split; write results, predictions and pictures."""
     variables = jax.device_put(variables, shardings.replicated)
-    results = {"step": chosen.step, "sigmas": config.eval.sigmas}
+    results = {"step": step, "sigmas": config.eval.sigmas}
     for split, animals in scored.items():
         rows = evaluate.predict(predict_step, variables, animals, config, name=split)
-        results[split] = evaluate.score(animals, rows, sigmas=config.eval.sigmas)
+        results[split] = evaluate.full_score(animals, rows, sigmas=config.eval.sigmas)
         evaluate.write_predictions(workdir / f"predictions-{split}.json", rows)
         sheet = evaluate.picture(animals, rows, sigmas=config.eval.sigmas)
         visualize.save(workdir / f"animals-{split}.png", sheet)
 
     results = runlog.plain(results)
-    (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    part = workdir / "results.tmp"  # a results.json is whole: it stands for a finished run
+    part.write_text(json.dumps(results, indent=2) + "\n")
+    part.replace(workdir / "results.json")
     return results
 
 
 def summary(results: dict, splits: tuple[str, ...]) -> str:
     """The results as a table to print: overall, families, species."""
-    lines = [f"Best checkpoint: step {results['step']}; {results['sigmas']} sigmas"]
+    chosen = f"Best checkpoint: step {results['step']}" if results["step"] else "Initial weights"
+    lines = [f"{chosen}; {results['sigmas']} sigmas"]
     for split in splits:
         numbers = results[split]
         lines.append(f"\n{split}: " + "  ".join(f"{k} {show(numbers[k])}" for k in OVERALL))
@@ -289,11 +332,16 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells every detail otherwise
     use_compilation_cache()
     config = CONFIG.value
-    name = Path(flags.FLAGS["config"].config_filename).stem
-    workdir = Path(WORKDIR.value or Path("runs") / name)
+    workdir = Path(WORKDIR.value or Path("runs") / name_of(flags.FLAGS["config"].config_filename))
     results = run(config, workdir.absolute())
     print(summary(results, names(config.eval.splits)))
     print(f"\n{workdir} holds the checkpoints, the predictions and pictures of the animals.")
+
+
+def name_of(config_filename: str) -> str:
+    """sl of configs/sl.py, transfer-deer-few_shot of configs/transfer.py:deer,few_shot."""
+    path, _, arguments = config_filename.partition(":")
+    return "-".join([Path(path).stem, *re.findall(r"\w+", arguments)])
 
 
 def cli() -> None:

@@ -96,23 +96,10 @@ def evaluate(
 
     Raises ValueError, naming every problem, for predictions that do not fit the annotations.
     """
-    if sigmas not in SIGMAS:
-        raise ValueError(f"unknown sigmas {sigmas!r}: choose from {', '.join(SIGMAS)}")
-    vector = np.array(SIGMAS[sigmas])
     if not isinstance(annotations, dict):
         annotations = json.loads(Path(annotations).read_text())
-    _check(annotations, predictions, num_keypoints=len(vector))
-
-    scored = _suppress_duplicates(annotations, predictions, vector)
+    coco = compare(annotations, predictions, sigmas)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints; silence it
-        truth = COCO()
-        # copies: the evaluation writes into the records
-        copies = [dict(annotation) for annotation in annotations["annotations"]]
-        truth.dataset = {**annotations, "annotations": copies}
-        truth.createIndex()
-        coco = COCOeval(truth, truth.loadRes(scored), "keypoints")
-        coco.params.kpt_oks_sigmas = vector
-        coco.evaluate()
         coco.accumulate()
         coco.summarize()
 
@@ -126,6 +113,46 @@ def evaluate(
     )
     result["sigmas"] = sigmas
     return result
+
+
+def as_one_species(records: list[dict]) -> list[dict]:
+    """Annotations or predictions without their species: their AP counts every animal alike."""
+    return [record | {"category_id": 1} for record in records]
+
+
+def instance_view(annotations: dict, predictions: list[dict]) -> tuple[dict, list[dict]]:
+    """Both with all species as the one category "animal".
+
+    `evaluate` on them gives the instance AP, in which a frequent species weighs more than a rare
+    one. Both sides must change: predictions of category 1 against true species are a known slip.
+    """
+    category = annotations["categories"][0] | {"id": 1, "name": "animal", "supercategory": "all"}
+    truth = annotations | {
+        "categories": [category],
+        "annotations": as_one_species(annotations["annotations"]),
+    }
+    return truth, as_one_species(predictions)
+
+
+def compare(annotations: dict, predictions: list[dict], sigmas: str) -> COCOeval:
+    """pycocotools' evaluation with every prediction matched, after OKS-NMS; checks them first."""
+    if sigmas not in SIGMAS:
+        raise ValueError(f"unknown sigmas {sigmas!r}: choose from {', '.join(SIGMAS)}")
+    vector = np.array(SIGMAS[sigmas])
+    _check(annotations, predictions, num_keypoints=len(vector))
+    scored = _suppress_duplicates(annotations, predictions, vector)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints; silence it
+        truth = COCO()
+        # copies: the evaluation writes into the records
+        copies = [dict(annotation) for annotation in annotations["annotations"]]
+        truth.dataset = {**annotations, "annotations": copies}
+        truth.createIndex()
+        coco = COCOeval(truth, truth.loadRes(scored), "keypoints")
+        coco.params.kpt_oks_sigmas = vector
+        # Only images with animals: the others have neither predictions nor a part in a resample.
+        coco.params.imgIds = sorted({a["image_id"] for a in copies})
+        coco.evaluate()
+    return coco
 
 
 def _check(annotations: dict, predictions: list[dict], *, num_keypoints: int) -> None:

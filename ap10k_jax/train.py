@@ -46,13 +46,16 @@ class NonFiniteLoss(FloatingPointError):
 def learning_rate(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     """Linear warm-up from a thousandth, then a tenth after each of `decay_at` (shares of the run).
 
-    The rate is full at step `warmup_steps`, as in MMPose 0.x.
+    The rate is full at step `warmup_steps`, as in MMPose 0.x. With `linear_decay` it falls evenly
+    instead, and would be 0 at the step after the last.
     """
     optimizer = config.optimizer
     boundaries = {
         round(share * config.epochs) * steps_per_epoch: 0.1 for share in optimizer.decay_at
     }
     steps = optax.piecewise_constant_schedule(optimizer.learning_rate, boundaries)
+    if optimizer.linear_decay:
+        steps = optax.linear_schedule(optimizer.learning_rate, 0.0, config.epochs * steps_per_epoch)
 
     def schedule(step: Int[Array, ""]) -> Array:
         warm = jnp.minimum(1.0, step / max(optimizer.warmup_steps, 1))
@@ -60,6 +63,22 @@ def learning_rate(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
         return factor * steps(step)
 
     return schedule
+
+
+def in_passes(config: ConfigDict, animals: int) -> ConfigDict:
+    """The config with everything that is counted in epochs as passes over so many animals.
+
+    Where the config says how many animals an epoch is, a small training set is passed more often.
+    """
+    if not config.animals_per_epoch:
+        return config
+    config = config.copy_and_resolve_references()
+    passes = config.animals_per_epoch / animals
+    config.epochs = max(1, round(config.epochs * passes))
+    config.checkpoint_every_epochs = max(1, round(config.checkpoint_every_epochs * passes))
+    if config.eval.every_epochs:
+        config.eval.every_epochs = max(1, round(config.eval.every_epochs * passes))
+    return config
 
 
 def init_state(variables: dict, optimizer: optax.GradientTransformation) -> TrainState:
@@ -137,6 +156,11 @@ def initial_variables(config: ConfigDict, module: nn.Module) -> dict:
     if not source:
         return models.init(module, key, image_size=size)
     if Path(source).expanduser().is_dir():
+        if is_unfinished(Path(source).expanduser()):
+            raise ValueError(
+                f"{source} has not been trained to its end; name one of its checkpoints/<step> to "
+                "start from that"
+            )
         _, variables, _ = checkpoint.load(source)
         have = jax.tree.map(jnp.shape, variables)
         if have != jax.tree.map(jnp.shape, models.shapes(module, image_size=size)):
@@ -145,6 +169,11 @@ def initial_variables(config: ConfigDict, module: nn.Module) -> dict:
     variables, report = weights.load(source, config.model.name, config.model.num_keypoints, key=key)
     print(report)
     return variables
+
+
+def is_unfinished(workdir: Path) -> bool:
+    """Whether this is the directory of a run whose results are still to come."""
+    return (workdir / "checkpoints").is_dir() and not (workdir / "results.json").exists()
 
 
 class Window:
@@ -194,8 +223,9 @@ def train(
 ) -> None:
     """Train in `workdir` until `config.epochs` are done, going on from its latest checkpoint.
 
-    `initial` are the variables of a run that has none yet; `predict_step` (see evaluate.py) scores
-    the validation animals every few epochs. Raises NonFiniteLoss.
+    Epochs are passes over `animals` here, see `in_passes`. `initial` are the variables of a run
+    that has none yet; `predict_step` (see evaluate.py) scores the validation animals every few
+    epochs. Raises NonFiniteLoss.
     """
     steps_per_epoch = data.steps_per_epoch(
         len(animals), config.batch_size, drop_remainder=config.drop_remainder
@@ -253,7 +283,8 @@ def train(
 
                 last = epoch == config.epochs
                 ap = None
-                if last or epoch % config.eval.every_epochs == 0:
+                every = config.eval.every_epochs
+                if last or (every and epoch % every == 0):
                     log.show(now="scoring")
                     rows = evaluate.predict(
                         predict_step, state.variables, validation, config, name="validation"

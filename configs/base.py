@@ -14,7 +14,10 @@ from ap10k_jax import transforms
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # initial weights, data order and augmentation all follow from it
-    config.epochs = 210
+    config.epochs = 210  # 0: no training, the initial weights are scored as they are
+    # > 0: an epoch, here and in the intervals counted in epochs, is so many animals and not a pass
+    # over the training set: few species are then shown as often as all of AP-10K would be.
+    config.animals_per_epoch = 0
     config.batch_size = 64  # animals a step, over all devices
     # The protocol keeps an epoch's last, smaller batch (143 steps on split 1). That shape compiles
     # a second time: short runs drop it instead.
@@ -24,12 +27,15 @@ def get_config() -> ConfigDict:
     config.model.name = "hrnet_w32"  # a key of ap10k_jax.models; `python -m ap10k_jax.models` lists
     config.model.num_keypoints = 17  # of the data set
     config.model.dtype = "float32"  # of the computation; parameters stay float32
-    # "" starts from random weights; else a run directory, a step or an exported checkpoint of ours,
-    # a weight file (.pth, .safetensors), or imagenet, coco or ap10k: the public file for the model.
+    # "" starts from random weights; else the directory of a finished run (its best checkpoint), a
+    # step of any run, an exported checkpoint of ours, a weight file (.pth, .safetensors), or
+    # imagenet, coco or ap10k: the public file for the model.
     config.init_from = ""
 
     config.data = ConfigDict()
-    config.data.name = "ap10k/split1"  # split1, split2, split3: the paper's three random splits
+    # split1, split2, split3: the paper's three random splits; animal_pose/split1 to 3 as well, with
+    # its joints mapped onto AP-10K's.
+    config.data.name = "ap10k/split1"
     config.data.dir = "~/tensorflow_datasets"  # where the built data set is or will be
     config.data.manual_dir = ""  # the downloaded AP-10K, if it still has to be built
     config.data.synthetic_images = 0  # > 0: draw that many synthetic photographs in place of AP-10K
@@ -37,6 +43,12 @@ def get_config() -> ConfigDict:
     config.data.image_size = 256  # side of the square crop in pixels; heatmaps have a quarter
     config.data.max_animals = 0  # > 0: only the first so many of every split (overfitting checks)
     config.data.loader_threads = 4
+
+    # Transfer and few-shot (Table 10): the images of data.species are divided anew.
+    config.draw = ConfigDict()
+    config.draw.images = 0  # > 0: so many images of all splits to train on; `test` is all others
+    config.draw.shots = 0  # > 0: of those only the first so many to train on
+    config.draw.seed = 0  # which images they are follows from it and from the images' ids
 
     # Zeros turn augmentation off. The two slips of the reference that shaped the published numbers
     # are kept, see ap10k_jax.transforms.Augmentation.
@@ -48,11 +60,14 @@ def get_config() -> ConfigDict:
     # Shares of the run after which the rate falls to a tenth: epochs 170 and 200 of 210. As shares
     # they scale with the 2x and 3x schedules of Table 4.
     config.optimizer.decay_at = (170 / 210, 200 / 210)
+    config.optimizer.linear_decay = False  # True: it falls linearly, to 0 at the end of the run
 
     config.eval = ConfigDict()
-    config.eval.every_epochs = 10  # on `validation`; the best checkpoint by AP is kept
+    # On `validation`; the best checkpoint by AP is kept. 0: only after the last epoch.
+    config.eval.every_epochs = 10
     config.eval.splits = "validation,test"  # scored with the best checkpoint at the end
-    config.eval.species = ""  # of the final scores; `validation` follows data.species in training
+    # Comma-separated, of the final scores; `validation` follows data.species while training.
+    config.eval.species = ""
     config.eval.batch_size = 64
     config.eval.flip_test = True  # average with the mirrored crop's heatmaps
     config.eval.decode = "default"  # or "dark"

@@ -2,7 +2,9 @@
 
 The rate is fixed at 1e-4, for 20, 30, 40 or 210 epochs (AP .606, .642, .667, .753 in the paper):
 
-    python -m ap10k_jax.main --config=configs/cdtl.py --config.init_from=CHECKPOINT
+    python -m ap10k_jax.main --config=configs/cdtl.py --config.epochs=20
+
+Without the public file: --config.init_from=FILE, or the directory of a run of your own.
 """
 
 from ml_collections import ConfigDict
@@ -13,6 +15,7 @@ from configs import base
 def get_config() -> ConfigDict:
     config = base.get_config()
     config.epochs = 210
+    config.init_from = "coco"
     config.optimizer.learning_rate = 1e-4
     config.optimizer.warmup_steps = 0
     config.optimizer.decay_at = ()

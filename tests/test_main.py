@@ -69,9 +69,10 @@ def test_help_teaches(tmp_path):
         ("eval.sigmas", "coco", "paper"),
         ("batch_size", 20, "number of devices, 8"),
         ("eval.batch_size", 0, "number of devices, 8"),
-        ("epochs", 0, "at least 1"),
+        ("epochs", -1, "at least 0"),
+        ("draw.images", -1, "at least 0"),
         ("log_every_steps", 0, "at least 1"),
-        ("eval.every_epochs", 0, "at least 1"),
+        ("eval.every_epochs", -1, "at least 0"),
     ],
 )
 def test_a_value_that_cannot_work_is_named_with_its_field(field, value, message):
