@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -186,7 +187,7 @@ def test_batchnorm_normalises_over_all_devices():
 
 
 def test_init_draws_what_the_modules_would():
-    module = hourglass.Hourglass(levels=((8, 1), (16, 1)), stem_features=8, out_features=8)
+    module = hourglass.Hourglass(levels=((8, 1), (8, 1)), stem_features=8, out_features=8)
     expected = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     drawn = models.init(module, jax.random.key(0), image_size=(32, 32))
     for (path, one), (same_path, other) in zip(nodes(expected), nodes(drawn), strict=True):
@@ -202,12 +203,15 @@ def test_init_depends_on_the_key_alone():
     jax.tree.map(np.testing.assert_array_equal, first, second)
     other = models.init(module, jax.random.key(2), image_size=(64, 64))
     assert (first["params"]["head"]["kernel"] != other["params"]["head"]["kernel"]).all()
+    block = first["params"]["stage2_module0"]["branch0_block0"]
+    assert (block["conv1"]["kernel"] != block["conv2"]["kernel"]).all()
 
 
 def test_resnet_kernels_are_kaiming_and_its_head_is_small():
     params = models.init(models.build("simplebaseline_resnet18"), jax.random.key(0))["params"]
-    kernel = params["layer1_block0"]["conv1"]["kernel"]  # 3 x 3 x 64 x 64
-    assert abs(kernel.std() / np.sqrt(2 / (9 * 64)) - 1) < 0.02
+    kernel = params["layer2_block0"]["conv1"]["kernel"]
+    assert kernel.shape == (3, 3, 64, 128)
+    assert abs(kernel.std() / np.sqrt(2 / (9 * 128)) - 1) < 0.02
     for name in ("deconv0", "head"):
         assert abs(params[name]["kernel"].std() / 0.001 - 1) < 0.05
 
@@ -217,7 +221,25 @@ def test_a_stacked_hourglass_supervises_every_stack():
     images = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
     stacks, _ = SMALL_HOURGLASS.apply(variables, images, train=True, mutable=["batch_stats"])
     assert [x.shape for x in stacks] == [(2, 8, 8, 3)] * 2
-    assert SMALL_HOURGLASS.apply(variables, images).shape == (2, 8, 8, 3)
+
+    inputs, outputs = {}, {}
+
+    def record(call, args, kwargs, context):
+        name = context.module.name
+        inputs[name], outputs[name] = args, call(*args, **kwargs)
+        return outputs[name]
+
+    with nn.intercept_methods(record):
+        heatmaps = SMALL_HOURGLASS.apply(variables, images)
+    np.testing.assert_array_equal(heatmaps, outputs["head1"])
+    # As in MMPose: relu(1x1 of the stack's input + 1x1 of its output features), then a block.
+    np.testing.assert_array_equal(inputs["skip0"][0], outputs["stem_block"])
+    np.testing.assert_array_equal(inputs["remap0"][0], outputs["out0"])
+    merged = np.maximum(outputs["skip0"] + outputs["remap0"], 0)
+    np.testing.assert_array_equal(inputs["between0"][0], merged)
+    np.testing.assert_array_equal(inputs["stack1"][0], outputs["between0"])
+    assert (outputs["skip0"] < 0).any()
+    assert (outputs["remap0"] < 0).any()
 
 
 def test_half_precision_keeps_float32_parameters_and_heatmaps():
