@@ -108,7 +108,10 @@ def write_dlc(
             [[scorer], people or ["animal1"], keypoint_set.names, ["x", "y", "likelihood"]],
             names=["scorer", "individuals", "bodyparts", "coords"],
         )
-        values = np.full((len(group), max(len(people), 1), len(keypoint_set), 3), np.nan)
+        # Who is not there has likelihood 0, not NaN: below any threshold. And pandas would take a
+        # first row without any number for the index's name.
+        absent = [[np.nan, np.nan, 0.0]] * len(keypoint_set)
+        values = np.tile(absent, (len(group), max(len(people), 1), 1, 1))
         for row, record in zip(values, group, strict=True):
             for who, animal in zip(individuals(record), record["animals"], strict=True):
                 row[people.index(who)] = _found(animal["keypoints"])
@@ -117,7 +120,10 @@ def write_dlc(
         stem = folder / f"{safe_path(file).as_posix().replace('/', '-')}-{scorer}"
         paths += [stem.with_name(stem.name + ending) for ending in (".csv", ".h5")]
         table.to_csv(paths[-2])
-        table.to_hdf(paths[-1], key="df_with_missing", format="table", mode="w")
+        with pd.HDFStore(paths[-1], mode="w") as store:
+            store.put("df_with_missing", table, format="table")
+            # The format's version, which pandas 3 leaves out and pandas 1 and 2 cannot read without
+            store.get_storer("df_with_missing").attrs.pandas_version = "0.15.2"
     return paths
 
 
