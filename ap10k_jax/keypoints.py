@@ -1,10 +1,19 @@
 """What the joints are: names, mirror pairs, skeletons, half bodies, sigmas, mappings."""
 
 import dataclasses
+import math
+import re
+import reprlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
+
+# For joints whose spread of labelling nobody has measured: in the middle of COCO's, which go from
+# 0.025 (eyes) to 0.107 (hips). An AP with it compares models on one data set, and no data sets.
+DEFAULT_SIGMA = 0.05
+
+SIDES = {"left": "left", "l": "left", "right": "right", "r": "right"}  # as parts of names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +31,7 @@ class KeypointSet:
 
     def side(self, index: int) -> str:
         """'left', 'right' or 'middle': the animal's own left, not the viewer's."""
-        first = self.names[index].split("_")[0]
-        return first if first in ("left", "right") else "middle"
+        return _split_side(self.names[index])[0]
 
 
 AP10K = KeypointSet(
@@ -101,6 +109,7 @@ ANIMAL_POSE = KeypointSet(
         *((18, 5), (5, 9), (9, 13), (18, 6), (6, 10), (10, 14)),
         *((19, 7), (7, 11), (11, 15), (19, 8), (8, 12), (12, 16)),
     ),
+    sigmas=(DEFAULT_SIGMA,) * 20,
 )
 
 COCO_PERSON = KeypointSet(
@@ -136,10 +145,104 @@ COCO_PERSON = KeypointSet(
     ),
 )
 
+KNOWN = (AP10K, ANIMAL_POSE, COCO_PERSON)
+
 # Paper, Table 11: for each AP-10K joint, the Animal-Pose joint that stands for it. Front and back
 # "elbow" become shoulder and hip, "knee" becomes elbow and knee, the throat becomes the neck; ears
 # and withers have no counterpart.
 ANIMAL_POSE_TO_AP10K = (0, 1, 2, 17, 19, 5, 9, 13, 6, 10, 14, 7, 11, 15, 8, 12, 16)
+
+
+def from_category(category: Mapping) -> KeypointSet:
+    """The joints that a category of a COCO-style file declares.
+
+        {"keypoints": ["left_ear", "right_ear", "nose"], "skeleton": [[1, 3], [2, 3]],
+         "sigmas": [0.04, 0.04, 0.03]}
+
+    Names that are AP-10K's, Animal-Pose's or COCO's, in their order, give that very set, whatever
+    the skeleton. For others the limbs are those of `skeleton` (1-based in the file, may be absent),
+    the pairs those of `pairs_of`, and no upper body is known. `sigmas` is a key of ours; without it
+    all are DEFAULT_SIGMA. Raises ValueError that says what is wrong.
+    """
+    names = category.get("keypoints")
+    if not (isinstance(names, list | tuple) and names):
+        raise ValueError("declares no keypoints (a list of their names)")
+    unfit = [name for name in names if not (isinstance(name, str) and name.strip())]
+    if unfit:
+        raise ValueError(f"{reprlib.repr(unfit[0])} is not a name of a keypoint")
+    repeated = [name for i, name in enumerate(names) if name in names[:i]]
+    if repeated:
+        raise ValueError(f"{reprlib.repr(repeated[0])} names more than one keypoint")
+    skeleton = category.get("skeleton") or []
+    if not _are_limbs(skeleton, len(names)):
+        raise ValueError(f"the skeleton is not of pairs of keypoint numbers from 1 to {len(names)}")
+    limbs = tuple((a - 1, b - 1) for a, b in skeleton)
+    sigmas = category.get("sigmas")
+    if sigmas is not None and not _are_sigmas(sigmas, len(names)):
+        raise ValueError(f"the sigmas are not {len(names)} numbers between 0 and 1")
+    known = [joints for joints in KNOWN if joints.names == tuple(names)]
+    default = (DEFAULT_SIGMA,) * len(names)
+    joints = known[0] if known else KeypointSet(tuple(names), pairs_of(names), limbs, (), default)
+    return dataclasses.replace(joints, sigmas=tuple(sigmas)) if sigmas else joints
+
+
+def pairs_of(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """(left, right) of the joints whose names differ in nothing but the side, in order of the left.
+
+    A side is a part of the name: left_eye, eye_left, front_left_paw, leftEye, LeftEye, l_eye,
+    eye.R, "L eye". Raises ValueError if two names say the same, as left_eye and l_eye do.
+    """
+    index = {}
+    for i, name in enumerate(names):
+        first = index.setdefault(_split_side(name), i)
+        if first != i and _split_side(name)[0] != "middle":
+            raise ValueError(f"{names[first]!r} and {name!r} name the same keypoint")
+    return tuple(
+        (i, index["right", rest])
+        for (side, rest), i in index.items()
+        if side == "left" and ("right", rest) in index
+    )
+
+
+def one_sided(joints: KeypointSet) -> list[str]:
+    """Names of joints of one side without a counterpart on the other; as a rule, of a slip."""
+    paired = {i for pair in joints.pairs for i in pair}
+    return [
+        name
+        for i, name in enumerate(joints.names)
+        if joints.side(i) != "middle" and i not in paired
+    ]
+
+
+def _split_side(name: str) -> tuple[str, tuple[str, ...]]:
+    """('left', ('*', 'front', 'paw')) of left_front_paw; ('middle', ...) of a name without side."""
+    # leftEye, Left_eye and LEye have the words left (or l) and eye; Leg is one word of no side.
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W_A-Za-z]+", name)
+    if len(words) == 1:  # leftear
+        words = [word for word in re.split(r"(?i)^(left|right)|(left|right)$", name) if word]
+    words = [word.lower() for word in words]
+    sides = [i for i, word in enumerate(words) if word in SIDES]
+    if len(sides) != 1:
+        return "middle", tuple(words)
+    (at,) = sides
+    return SIDES[words[at]], (*words[:at], "*", *words[at + 1 :])
+
+
+def _are_limbs(skeleton: object, count: int) -> bool:
+    return isinstance(skeleton, list | tuple) and all(
+        isinstance(limb, list | tuple)
+        and len(limb) == 2
+        and all(type(joint) is int and 1 <= joint <= count for joint in limb)
+        for limb in skeleton
+    )
+
+
+def _are_sigmas(sigmas: object, count: int) -> bool:
+    return (
+        isinstance(sigmas, list | tuple)
+        and len(sigmas) == count
+        and all(type(s) in (int, float) and math.isfinite(s) and 0 < s < 1 for s in sigmas)
+    )
 
 
 def mirror_order(pairs: Sequence[tuple[int, int]], num_keypoints: int) -> Int[np.ndarray, " k"]:

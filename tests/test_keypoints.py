@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -143,3 +144,128 @@ def test_an_animal_of_ears_alone_has_no_common_keypoint():
 def test_a_mapping_of_another_size_is_refused():
     with pytest.raises(ValueError, match="17 joints"):
         keypoints.remap_annotations(twenty_joints({0}), to=keypoints.ANIMAL_POSE)
+
+
+def declared(names, **more):
+    return {"id": 1, "name": "fox", "keypoints": list(names), **more}
+
+
+@pytest.mark.parametrize("joints", SETS.values(), ids=SETS)
+def test_the_known_lists_of_names_give_the_known_sets(joints):
+    assert keypoints.from_category(declared(joints.names)) == joints
+    assert keypoints.pairs_of(joints.names) == joints.pairs  # which they would get by their names
+
+
+@pytest.mark.parametrize(
+    ("path", "joints"),
+    [
+        ("data/ap10k_real/test_ap10k.json", keypoints.AP10K),
+        ("data/coco_person/test_coco.json", keypoints.COCO_PERSON),
+    ],
+)
+def test_the_official_files_declare_the_known_sets(path, joints):
+    for category in json.loads(shared(path).read_text())["categories"]:
+        assert keypoints.from_category(category) == joints
+
+
+def test_a_set_of_ones_own_has_what_its_category_declares():
+    category = declared(
+        ["right_ear", "nose", "left_ear"], skeleton=[[2, 1], [2, 3]], sigmas=[0.03, 0.02, 0.03]
+    )
+    before = json.dumps(category)
+    joints = keypoints.from_category(category)
+    assert joints == keypoints.KeypointSet(
+        names=("right_ear", "nose", "left_ear"),
+        pairs=((2, 0),),
+        skeleton=((1, 0), (1, 2)),
+        upper_body=(),
+        sigmas=(0.03, 0.02, 0.03),
+    )
+    assert [joints.side(i) for i in range(3)] == ["right", "middle", "left"]
+    assert json.dumps(category) == before
+    assert hash(joints)
+
+
+def test_sigmas_that_nobody_measured_are_all_alike_and_declared_ones_come_before_known_ones():
+    assert keypoints.from_category(declared(["a", "b"])).sigmas == (0.05, 0.05)
+    names = keypoints.AP10K.names
+    joints = keypoints.from_category(declared(names, sigmas=[0.04] * 17))
+    assert joints == dataclasses.replace(keypoints.AP10K, sigmas=(0.04,) * 17)
+    # the same names in another order are other joints
+    joints = keypoints.from_category(declared(names[::-1]))
+    assert joints.sigmas == (0.05,) * 17
+    assert joints.upper_body == ()
+    assert len(joints.pairs) == 7
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("left_eye", "right_eye"),
+        ("eye_left", "eye_right"),
+        ("front_left_paw", "front_right_paw"),
+        ("l_eye", "r_eye"),
+        ("L_F_Paw", "R_F_Paw"),
+        ("eye.L", "eye.R"),
+        ("left-eye", "right-eye"),
+        ("L eye", "R eye"),
+        ("leftEye", "rightEye"),
+        ("LEye", "REye"),
+        ("earLeft", "earRight"),
+        ("leftear", "rightear"),
+        ("LEFT_EYE", "RIGHT_EYE"),
+        ("left", "right"),
+        ("left_rib_3", "right_rib_3"),
+        ("l_eye", "right_eye"),
+        ("ухо_left", "ухо_right"),
+    ],
+)
+def test_sides_are_found_however_they_are_written(left, right):
+    assert keypoints.pairs_of(["nose", right, left]) == ((2, 1),)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("leg", "reg"),  # begins with l, and r
+        ("bright_spot", "bleft_spot"),
+        ("left_eye", "right_ear"),
+        ("left_rib_3", "right_rib_4"),
+        ("left_right_middle", "right_left_middle"),
+        ("tail", "root"),
+    ],
+)
+def test_what_is_no_pair_is_not_paired(names):
+    assert keypoints.pairs_of(names) == ()
+
+
+def test_joints_without_their_counterpart_are_found():
+    joints = keypoints.from_category(declared(["left_eye", "rigth_eye", "left_ear", "right_ear"]))
+    assert keypoints.one_sided(joints) == ["left_eye"]
+    assert all(keypoints.one_sided(known) == [] for known in SETS.values())
+
+
+@pytest.mark.parametrize(
+    ("category", "text"),
+    [
+        ({"name": "fox"}, "declares no keypoints"),
+        (declared([]), "declares no keypoints"),
+        ({"keypoints": "nose"}, "declares no keypoints"),
+        (declared(["nose", 5]), "5 is not a name of a keypoint"),
+        (declared(["nose", " "]), "' ' is not a name of a keypoint"),
+        (declared(["nose", "ear", "nose"]), "'nose' names more than one keypoint"),
+        (declared(["left_eye", "L_eye"]), "'left_eye' and 'L_eye' name the same keypoint"),
+        (declared("ab", skeleton=[[0, 1]]), "numbers from 1 to 2"),
+        (declared("ab", skeleton=[[1, 3]]), "numbers from 1 to 2"),
+        (declared("ab", skeleton=[[1, 2, 1]]), "numbers from 1 to 2"),
+        (declared("ab", skeleton=[["1", 2]]), "numbers from 1 to 2"),
+        (declared("ab", skeleton={"1": 2}), "numbers from 1 to 2"),
+        (declared("ab", sigmas=[0.1]), "the sigmas are not 2 numbers between 0 and 1"),
+        (declared("ab", sigmas=[0.1, 0]), "the sigmas are not 2 numbers between 0 and 1"),
+        (declared("ab", sigmas=[0.1, float("nan")]), "the sigmas are not 2 numbers"),
+        (declared("ab", sigmas=0.1), "the sigmas are not 2 numbers"),
+    ],
+)
+def test_a_category_that_cannot_be_used_is_refused_with_the_reason(category, text):
+    with pytest.raises(ValueError, match=re.escape(text)):
+        keypoints.from_category(category)
