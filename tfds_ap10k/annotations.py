@@ -31,7 +31,7 @@ ANNOTATION_FIELDS = (
     *("id", "image_id", "category_id", "bbox", "area"),
     *("iscrowd", "num_keypoints", "keypoints"),
 )
-CATEGORY_FIELDS = ("id", "name", "supercategory", "keypoints", "skeleton")
+CATEGORY_FIELDS = ("id", "name", "supercategory", "keypoints", "skeleton", "sigmas")
 
 
 class Problem(NamedTuple):

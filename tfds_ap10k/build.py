@@ -1,8 +1,11 @@
-"""Build AP-10K, Animal-Pose or COCO's people as a TFDS data set, without TensorFlow.
+"""Build AP-10K, Animal-Pose, COCO's people or your own animals as a TFDS data set.
+
+No TensorFlow is needed.
 
     python -m tfds_ap10k.build --manual_dir=~/data
     python -m tfds_ap10k.build --manual_dir=~/data --config=all --data_dir=/big/disk
     python -m tfds_ap10k.build --dataset=animal_pose --manual_dir=~/data
+    python -m tfds_ap10k.build --dataset=own --manual_dir=~/foxes
 
 Every annotation and photograph is checked before anything is written; if something is wrong, all
 of it is listed and nothing is built. Afterwards the data set is there for
@@ -17,10 +20,11 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from tfds_ap10k import AnimalPose, Ap10k, CocoKeypoints, annotations, oddities, sources
+from tfds_ap10k import AnimalPose, Ap10k, CocoKeypoints, Own, annotations, oddities, sources
 from tfds_ap10k.builder import KeypointBuilder
+from tfds_ap10k.own import own_dataset_builder
 
-DATASETS = {builder.name: builder for builder in (Ap10k, AnimalPose, CocoKeypoints)}
+DATASETS = {builder.name: builder for builder in (Ap10k, AnimalPose, CocoKeypoints, Own)}
 CONFIGS = tuple(Ap10k.builder_configs)
 
 
@@ -41,18 +45,20 @@ def build(
     """
     make = DATASETS[dataset]
     data_dir = Path(data_dir).expanduser() if data_dir else None
-    builder = make(config=config, data_dir=data_dir)
-    if is_built(builder) and not overwrite:
-        return builder
+    built = make.open(config, data_dir)
+    if built is not None and not overwrite:
+        return built
     if manual_dir is None:
         instructions = make.LAYOUT.instructions
         raise sources.DataNotFound(f"No folder with the data was named.\n\n{instructions}")
     root = sources.find(manual_dir, make.LAYOUT)
-    if builder.data_path.exists():
-        if overwrite:
-            builder.read(root)  # raises while the old data set can still be kept
+    if built is not None:
+        built.read(root)  # raises while the old data set can still be kept
+        built.data_path.rmtree()
+    builder = make.from_folder(config, root, data_dir)
+    if builder.data_path.exists():  # what a killed or damaged build has left
         builder.data_path.rmtree()
-        builder = make(config=config, data_dir=data_dir)
+        builder = make.from_folder(config, root, data_dir)
     # TFDS announces a download that does not happen, and has bars of its own beside ours.
     tfds.disable_progress_bar()
     try:
@@ -68,6 +74,22 @@ def build(
 def is_built(builder: KeypointBuilder) -> bool:
     """Whether the data set is there, whole: TFDS renames a build to its place when it is done."""
     return builder.info.initialized
+
+
+def choose(dataset: str, config: str | None, manual_dir: Path | None) -> tuple[str, ...]:
+    """The configs to build; None stands for the first or, of own data, for the folder's name.
+
+    Raises ValueError for one that is not known or cannot be a name.
+    """
+    if dataset == Own.name:
+        if config is None and manual_dir is None:
+            raise ValueError("which of your data sets? name it, or its folder with --manual_dir")
+        name = config or own_dataset_builder.name_of(manual_dir)
+        return (own_dataset_builder.check_name(name),)
+    known = tuple(DATASETS[dataset].builder_configs)
+    if config not in (None, *known, "all"):
+        raise ValueError(f"{config!r}: {dataset} has {', '.join(known)} (or all)")
+    return known if config == "all" else (config or known[0],)
 
 
 def main() -> int:
@@ -87,7 +109,7 @@ def main() -> int:
     parser.add_argument(
         "--config",
         help="split1, split2 or split3 of ap10k and animal_pose (default: split1), 2017 of "
-        "coco_keypoints, or all",
+        "coco_keypoints, or all; for own any name (default: that of the folder)",
     )
     parser.add_argument(
         "--data_dir", type=Path, help="where to build (default: ~/tensorflow_datasets)"
@@ -96,16 +118,16 @@ def main() -> int:
         "--overwrite", action="store_true", help="build again what has been built before"
     )
     flags = parser.parse_args()
-    known = tuple(DATASETS[flags.dataset].builder_configs)
-    chosen = flags.config or known[0]
-    if chosen not in (*known, "all"):
-        parser.error(f"--config={chosen}: {flags.dataset} has {', '.join(known)} (or all)")
+    try:
+        chosen = choose(flags.dataset, flags.config, flags.manual_dir)
+    except ValueError as error:
+        parser.error(f"--config: {error}")
     status = 0
-    for config in known if chosen == "all" else [chosen]:
+    for config in chosen:
         name = f"{flags.dataset}/{config}"
         try:
-            before = DATASETS[flags.dataset](config=config, data_dir=flags.data_dir)
-            built_before = is_built(before) and not flags.overwrite
+            before = DATASETS[flags.dataset].open(config, flags.data_dir)
+            built_before = before is not None and not flags.overwrite
             builder = build(
                 config,
                 flags.manual_dir,

@@ -6,7 +6,8 @@ annotations; a builder adds where its data lie and what they mean.
 
 import abc
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Self
 
 import tensorflow_datasets as tfds
 import tqdm
@@ -29,6 +30,20 @@ class KeypointBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         # TFDS defaults to tfrecord, which cannot be read without TensorFlow, nor in any order.
         if file_format is None and not self.info.initialized:
             self.info.set_file_format("array_record", override=True)
+
+    @classmethod
+    def open(cls, config: str, data_dir: Path | None) -> Self | None:
+        """The builder of a data set that is there, whole; None where it has not been built.
+
+        TFDS renames a build to its place when it is done.
+        """
+        builder = cls(config=config, data_dir=data_dir)
+        return builder if builder.info.initialized else None
+
+    @classmethod
+    def from_folder(cls, config: str, root: sources.Root, data_dir: Path | None) -> Self:
+        """A builder that can build the data set that `root` holds."""
+        return cls(config=config, data_dir=data_dir)
 
     @abc.abstractmethod
     def read(self, root: sources.Root) -> tuple[dict[str, dict], dict]:

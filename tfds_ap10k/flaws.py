@@ -38,6 +38,13 @@ def of_category(
         for bone in skeleton
     ):
         yield "skeleton", f"not pairs of keypoint numbers from 1 to {len(names)}"
+    sigmas = category.get("sigmas")  # of us, for data sets with joints of their own
+    if sigmas is not None and not (
+        isinstance(sigmas, list)
+        and len(sigmas) == len(names)
+        and all(is_number(sigma) and 0 < sigma < 1 for sigma in sigmas)
+    ):
+        yield "sigmas", f"not {len(names)} numbers between 0 and 1: {show(sigmas)}"
 
 
 def of_image(image: dict) -> Flaws:
