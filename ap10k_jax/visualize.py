@@ -18,6 +18,7 @@ from ap10k_jax import keypoints as joints
 # Orange and blue stay apart for colour-blind readers.
 COLORS = {"left": (255, 140, 0), "right": (30, 160, 255), "middle": (245, 245, 245)}
 OUTLINE = (25, 25, 25)
+SURE = 0.5  # a score below is drawn as uncertain
 SUBPIXEL_BITS = 4  # OpenCV draws at 1/16 of a pixel
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -41,8 +42,9 @@ def draw_skeleton(
 ) -> UInt8[np.ndarray, "H W 3"]:
     """A copy of the image with the joints above the threshold, and the limbs between them.
 
-    Without a `width` (pixels) lines grow with the animal, so that it looks the same in a thumbnail
-    and in a 6000-pixel photograph.
+    A joint whose score is below `SURE` is a ring, and the limbs to it are thin. Without a `width`
+    (pixels) lines grow with the animal, so that it looks the same in a thumbnail and in a
+    6000-pixel photograph.
     """
     canvas = np.ascontiguousarray(image).copy()
     keypoints = np.asarray(keypoints, float)
@@ -53,17 +55,24 @@ def draw_skeleton(
 
     limbs = [(a, b) for a, b in keypoint_set.skeleton if shown[a] and shown[b]]
     points = [_fixed(point) for point in np.where(shown[:, None], keypoints[:, :2], 0)]
+    sure = keypoints[:, 2] >= SURE
     border = max(1, width // 2)
+
+    def disc(i: int, radius: float, color: tuple[int, int, int]) -> None:
+        radius = round(radius * 2**SUBPIXEL_BITS)
+        cv2.circle(canvas, points[i], radius, color, cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
+
     for outline in (True, False):
         grow = border if outline else 0
         for a, b in limbs:
             color = OUTLINE if outline else COLORS[_limb_side(keypoint_set, a, b)]
-            thickness = width + 2 * grow
+            thickness = (width if sure[a] and sure[b] else max(1, width // 2)) + 2 * grow
             cv2.line(canvas, points[a], points[b], color, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
-        radius = round((1.2 * width + 0.5 + grow) * 2**SUBPIXEL_BITS)
         for i in np.flatnonzero(shown):
             color = OUTLINE if outline else COLORS[keypoint_set.side(i)]
-            cv2.circle(canvas, points[i], radius, color, cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
+            disc(i, 1.2 * width + 0.5 + grow, color)
+            if not sure[i] and not outline:
+                disc(i, 0.6 * width, OUTLINE)
     return canvas
 
 
@@ -74,6 +83,39 @@ def line_width(image: UInt8[np.ndarray, "H W 3"], keypoints: Float[np.ndarray, "
     # and must be seen too.
     extent = np.ptp(np.clip(keypoints[:, :2], 0, size), axis=0).max()
     return max(1, round(max(extent / 80, size.max() / 300)))
+
+
+def draw_heatmaps(
+    image: UInt8[np.ndarray, "H W 3"],
+    heatmaps: Float[np.ndarray, "h w k"],
+    *,
+    keypoint_set: joints.KeypointSet = joints.AP10K,
+    columns: int = 6,
+    side: int = 192,
+) -> UInt8[np.ndarray, "H2 W2 3"]:
+    """A sheet with the image once for each joint, its heatmap glowing in it and its peak below.
+
+    `image` is the crop that the heatmaps belong to; it is shown in dark grey. Where a heatmap is 0
+    or less nothing is lit, where it is 1 or more it is white; a weak peak is brought out.
+    """
+    size = (round(image.shape[1] * side / image.shape[0]), side)
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    dark = 0.45 * cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
+    # cell i lies on pixel i * stride: an affine map, where cv2.resize would add half a pixel
+    zoom = np.array(size) / np.array(heatmaps.shape[1::-1])
+    matrix = np.array([[zoom[0], 0, 0], [0, zoom[1], 0]])
+    tiles = []
+    for name, heatmap in zip(keypoint_set.names, np.moveaxis(heatmaps, -1, 0), strict=True):
+        heat = np.clip(np.asarray(heatmap, np.float32), 0, 1)
+        heat = cv2.warpAffine(heat, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+        # the root brings out weak peaks: half the height would be a purple that the dark swallows
+        heat = np.sqrt(heat)
+        colors = cv2.applyColorMap(np.uint8(255 * heat), cv2.COLORMAP_INFERNO)[..., ::-1]
+        lit = np.uint8((1 - heat[..., None]) * dark + heat[..., None] * colors)
+        tiles.append(np.concatenate([lit, _text_bar(f"{name} {heatmap.max():.2f}", size[0])]))
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
+    rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
+    return np.concatenate(rows)
 
 
 def draw_comparison(

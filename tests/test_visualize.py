@@ -148,3 +148,37 @@ def test_saved_picture_keeps_its_colours(tmp_path):
     image[..., 0] = 255
     visualize.save(tmp_path / "red.png", image)
     assert cv2.imread(str(tmp_path / "red.png"))[0, 0].tolist() == [0, 0, 255]
+
+
+def test_an_uncertain_joint_is_a_ring_and_its_limbs_are_thin():
+    image = np.full((400, 400, 3), 120, np.uint8)
+    sure = pose(400)
+    doubtful = sure.copy()
+    doubtful[:, 2] = 0.99 * visualize.SURE
+    drawings = [visualize.draw_skeleton(image, k) for k in (sure, doubtful)]
+    x, y = np.round(sure[7, :2]).astype(int)  # left front paw
+    assert [tuple(d[y, x]) for d in drawings] == [visualize.COLORS["left"], visualize.OUTLINE]
+    x, y = np.round(sure[[6, 7], :2].mean(axis=0)).astype(int)  # in the middle of a limb
+    widths = [np.sum(np.all(d[y] == visualize.COLORS["left"], axis=-1)) for d in drawings]
+    assert widths[0] > widths[1] > 0
+
+
+def test_heat_is_shown_where_the_heatmap_has_it():
+    crop = np.full((128, 128, 3), 90, np.uint8)
+    heatmaps = np.zeros((32, 32, 17), np.float32)
+    peaks = [(1 + k, 30 - k) for k in range(17)]
+    for k, (x, y) in enumerate(peaks):
+        heatmaps[y, x, k] = 0.5
+    sheet = visualize.draw_heatmaps(crop, heatmaps, columns=6, side=128)
+    bar = sheet.shape[0] // 3 - 128  # three rows of pictures, each above its text
+    for k, (x, y) in enumerate(peaks):
+        row, column = divmod(k, 6)
+        tile = sheet[row * (128 + bar) :][:128, column * 128 :][:, :128].sum(axis=-1, dtype=int)
+        # cell i lies on pixel 4 i of the crop
+        assert np.unravel_index(tile.argmax(), tile.shape) == (4 * y, 4 * x)
+
+
+def test_no_heat_no_light():
+    crop = np.full((128, 128, 3), 90, np.uint8)
+    sheet = visualize.draw_heatmaps(crop, np.full((32, 32, 17), -0.5), columns=17, side=128)
+    assert len(np.unique(sheet[:128])) == 1
