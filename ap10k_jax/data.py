@@ -49,6 +49,7 @@ class Animals:
         """
         self._source = source
         self._coco = annotations
+        self.keypoint_set = keypoints.of_annotations(annotations)
         self.fingerprint = fingerprint
         record_of = {image["id"]: i for i, image in enumerate(annotations["images"])}
         wanted = {
@@ -76,13 +77,14 @@ class Animals:
         images: Collection[int] | None = None,
         max_animals: int = 0,
     ):
-        """Animals of a built data set; `split` is train, validation, test, or all three as "all".
+        """Animals of a built data set; `split` is train, validation, test, or "all" that there are.
 
-        Those of Animal-Pose come with AP-10K's 17 joints.
+        Those of Animal-Pose come with AP-10K's 17 joints. `keypoint_set` has the joints.
         """
         builder = tfds.builder(name, data_dir=data_dir and Path(data_dir).expanduser())
         metadata = builder.info.metadata
-        splits = SPLITS if split == "all" else (split,)
+        there = [part for part in SPLITS if part in metadata["annotations"]]
+        splits = there if split == "all" else (split,)
         parts = [metadata["annotations"][part] for part in splits]
         if name.startswith("animal_pose"):
             parts = [keypoints.remap_annotations(part) for part in parts]
@@ -201,12 +203,13 @@ def train_batches(
     state can be saved. An epoch's last, smaller batch is filled up to `multiple_of` (the number of
     devices) with animals of the same batch, as PyTorch's DistributedSampler repeats some.
     """
-    crops = (
-        grain.MapDataset.source(animals)
-        .seed(seed)
-        .shuffle()
-        .random_map(functools.partial(augmented, image_size=image_size, augmentation=augmentation))
+    crop = functools.partial(
+        augmented,
+        image_size=image_size,
+        augmentation=augmentation,
+        keypoint_set=animals.keypoint_set,
     )
+    crops = grain.MapDataset.source(animals).seed(seed).shuffle().random_map(crop)
     fill = functools.partial(stack, multiple_of=multiple_of)
     batches = crops.batch(batch_size, drop_remainder=drop_remainder, batch_fn=fill).repeat(epochs)
     return batches.to_iter_dataset(_read_options(threads))
@@ -227,10 +230,16 @@ def augmented(
     *,
     image_size: int,
     augmentation: transforms.Augmentation,
+    keypoint_set: keypoints.KeypointSet = keypoints.AP10K,
 ) -> dict:
     """A random crop of one of `Animals`' examples."""
-    size = (image_size, image_size)
-    return transforms.sample(decoded(example), rng, size=size, augmentation=augmentation)
+    return transforms.sample(
+        decoded(example),
+        rng,
+        size=(image_size, image_size),
+        augmentation=augmentation,
+        keypoint_set=keypoint_set,
+    )
 
 
 def upright(example: dict, *, image_size: int) -> dict:

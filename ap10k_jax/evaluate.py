@@ -125,13 +125,17 @@ def score(animals: data.Animals, rows: list[dict], *, sigmas: str) -> dict:
 def full_score(animals: data.Animals, rows: list[dict], *, sigmas: str) -> dict:
     """`score`, and what a report adds to it.
 
-    `AP_by_sigmas` with either vector, `instance_AP` (every animal counting alike), and `intervals`
-    of 95 % by resampling images: of AP, per species and family, and of the instance AP.
+    `AP_by_sigmas` with every vector there is for the joints, `instance_AP` (every animal counting
+    alike), and `intervals` of 95 % by resampling images: of AP, per species and family, and of the
+    instance AP.
     """
     truth, result = animals.ground_truth(), score(animals, rows, sigmas=sigmas)
-    result["AP_by_sigmas"] = {
-        name: metrics.evaluate(truth, rows, sigmas=name)["AP"] for name in metrics.SIGMAS
-    }
+    is_ap10k = animals.keypoint_set.names == keypoints.AP10K.names
+    scores = [
+        metrics.evaluate(truth, rows, sigmas=name)
+        for name in (metrics.SIGMAS if is_ap10k else ("corrected",))
+    ]
+    result["AP_by_sigmas"] = {numbers["sigmas"]: numbers["AP"] for numbers in scores}
     alike = metrics.instance_view(truth, rows)
     result["instance_AP"] = metrics.evaluate(*alike, sigmas=sigmas)["AP"]
     result["intervals"] = bootstrap.intervals(truth, rows, sigmas=sigmas)
@@ -163,7 +167,7 @@ def picture(
         truth[..., :2],
         predicted[..., :2],
         np.array([r["area"] for r in records]),
-        sigmas=metrics.SIGMAS[sigmas],
+        sigmas=metrics.sigmas_of(animals.keypoint_set, sigmas)[1],
         visible=truth[..., 2] > 0,
     )
     names = {c["id"]: c["name"] for c in animals.ground_truth()["categories"]}
@@ -179,4 +183,4 @@ def picture(
             f"{names[records[i]['category_id']]}  OKS {similarity[i]:.2f}  id {records[i]['id']}"
         )
         panels.append(visualize.Panel(crop["image"], *moved, caption))
-    return visualize.contact_sheet(panels, side=side)
+    return visualize.contact_sheet(panels, side=side, keypoint_set=animals.keypoint_set)

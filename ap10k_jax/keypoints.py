@@ -186,6 +186,18 @@ def from_category(category: Mapping) -> KeypointSet:
     return dataclasses.replace(joints, sigmas=tuple(sigmas)) if sigmas else joints
 
 
+def of_annotations(coco: Mapping) -> KeypointSet:
+    """The joints of a COCO dict whose categories agree; AP-10K's if they declare none."""
+    category = next(iter(coco.get("categories", ())), {})
+    return from_category(category) if category.get("keypoints") else AP10K
+
+
+def as_category(joints: KeypointSet) -> dict:
+    """What a category declares, for `from_category` to read."""
+    skeleton = [[a + 1, b + 1] for a, b in joints.skeleton]  # COCO counts joints from 1
+    return {"keypoints": list(joints.names), "skeleton": skeleton, "sigmas": list(joints.sigmas)}
+
+
 def pairs_of(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
     """(left, right) of the joints whose names differ in nothing but the side, in order of the left.
 

@@ -21,6 +21,7 @@ from pycocotools.cocoeval import COCOeval
 from ap10k_jax import keypoints as joints
 from ap10k_jax import transforms
 
+# Of AP-10K's joints; other joints have sigmas of their own, see `sigmas_of`.
 SIGMAS = {"corrected": joints.AP10K.sigmas, "paper": joints.AP10K_PAPER_SIGMAS}
 JOINT_SCORE_THRESHOLD = 0.2
 NMS_THRESHOLD = 0.9
@@ -79,6 +80,26 @@ def instance_score(keypoints: Float[np.ndarray, "k 3"]) -> float:
     return float(confident.mean()) if len(confident) else 0.0
 
 
+def sigmas_of(
+    keypoint_set: joints.KeypointSet, sigmas: str = "corrected"
+) -> tuple[str, tuple[float, ...]]:
+    """The vector to score these joints with, and its name in results.
+
+    `sigmas` chooses between AP-10K's two. Of other joints 'corrected' stands for the set's own:
+    "own", or "uniform 0.05" where nobody measured them. Raises ValueError for 'paper' then.
+    """
+    if sigmas not in SIGMAS:
+        raise ValueError(f"unknown sigmas {sigmas!r}: choose from {', '.join(SIGMAS)}")
+    if keypoint_set.names == joints.AP10K.names and sigmas == "paper":
+        return "paper", SIGMAS["paper"]
+    if sigmas == "paper":
+        raise ValueError("the paper's sigmas are of AP-10K's 17 joints, and these are others")
+    if keypoint_set == joints.AP10K:
+        return "corrected", keypoint_set.sigmas
+    unmeasured = set(keypoint_set.sigmas) == {joints.DEFAULT_SIGMA}
+    return f"uniform {joints.DEFAULT_SIGMA}" if unmeasured else "own", keypoint_set.sigmas
+
+
 def evaluate(
     annotations: dict | str | Path, predictions: list[dict], *, sigmas: str = "corrected"
 ) -> dict:
@@ -86,7 +107,8 @@ def evaluate(
 
     `annotations` is a COCO dict or its file. A prediction has `image_id`, `category_id`, `id` (of
     the annotation whose box was used) and `keypoints` (k, 3): x, y in image pixels, score. `sigmas`
-    is 'corrected' (December 2021, today's default) or 'paper' (that of the AP-10K paper's tables).
+    is 'corrected' (December 2021, today's default) or 'paper' (that of the AP-10K paper's tables);
+    annotations whose categories declare other joints than AP-10K's are scored with their own.
 
     Returns the ten COCO statistics, nan where there is no animal to measure (M: area 32^2 to 96^2,
     L: above); `per_species` and `per_family` AP by name, a family's being the mean over its
@@ -111,7 +133,7 @@ def evaluate(
     result["num_wrong_category"] = sum(
         row["category_id"] != by_id[row["id"]]["category_id"] for row in predictions
     )
-    result["sigmas"] = sigmas
+    result["sigmas"], _ = sigmas_of(joints.of_annotations(annotations), sigmas)
     return result
 
 
@@ -136,9 +158,7 @@ def instance_view(annotations: dict, predictions: list[dict]) -> tuple[dict, lis
 
 def compare(annotations: dict, predictions: list[dict], sigmas: str) -> COCOeval:
     """pycocotools' evaluation with every prediction matched, after OKS-NMS; checks them first."""
-    if sigmas not in SIGMAS:
-        raise ValueError(f"unknown sigmas {sigmas!r}: choose from {', '.join(SIGMAS)}")
-    vector = np.array(SIGMAS[sigmas])
+    vector = np.array(sigmas_of(joints.of_annotations(annotations), sigmas)[1])
     _check(annotations, predictions, num_keypoints=len(vector))
     scored = _suppress_duplicates(annotations, predictions, vector)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints; silence it

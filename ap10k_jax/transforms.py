@@ -275,10 +275,10 @@ def _random_half_body(
     """Moves the view to the upper or the lower body of an animal with enough labelled joints.
 
     As MMPose 0.x: the view's middle is the mean of the chosen joints, not that of their box; a half
-    is chosen only with more than 2 joints.
+    is chosen only with more than 2 joints. Nothing where it is not known which joints are upper.
     """
     labelled = example["keypoints"][:, 2] > 0
-    if labelled.sum() <= augmentation.half_body_min_joints:
+    if labelled.sum() <= augmentation.half_body_min_joints or not keypoint_set.upper_body:
         return dict(example)
     if rng.random() >= augmentation.half_body_probability:
         return dict(example)

@@ -7,7 +7,7 @@ import golden_files
 import numpy as np
 import pytest
 
-from ap10k_jax import metrics, transforms
+from ap10k_jax import bootstrap, keypoints, metrics, transforms
 
 # Golden name of a sigma vector -> ours.
 VECTORS = {"sigmas_2021_12": "corrected", "sigmas_paper": "paper"}
@@ -331,6 +331,59 @@ def test_nms_measures_with_the_sigmas_of_the_evaluation():
     annotations, predictions = twins((100, 100, 100, 100), lambda pose: pose + wider * [20, 0])
     results = {s: metrics.evaluate(annotations, predictions, sigmas=s) for s in metrics.SIGMAS}
     assert {s: result["AR"] for s, result in results.items()} == {"corrected": 1, "paper": 0.5}
+
+
+def four_joints(**declared):
+    """An antelope of 100 x 100 pixels with four joints, and a prediction 10 pixels off at each."""
+    annotations = coco([(1, 1, (100, 100, 100, 100))])
+    for category in annotations["categories"]:
+        category |= {"keypoints": ["nose", "left_ear", "right_ear", "tail"], **declared}
+    (animal,) = annotations["annotations"]
+    animal |= {"keypoints": animal["keypoints"][:12], "num_keypoints": 4}
+    points = np.add(np.reshape(animal["keypoints"], (4, 3)), [6, 8, -1.5])
+    row = {name: animal[name] for name in ("id", "image_id", "category_id")}
+    return annotations, [row | {"keypoints": points}]
+
+
+@pytest.mark.parametrize(
+    ("declared", "name"),
+    [({}, "uniform 0.05"), ({"sigmas": [0.1, 0.05, 0.05, 0.025]}, "own")],
+)
+def test_other_joints_are_scored_with_their_own_sigmas(declared, name):
+    annotations, predictions = four_joints(**declared)
+    result = metrics.evaluate(annotations, predictions)
+    # a tenth of sqrt(area) off: similarity exp(-0.1^2 / 2 / (2 sigma)^2) at each joint
+    sigmas = np.array(declared.get("sigmas", [0.05] * 4))
+    similarity = np.exp(-0.005 / (2 * sigmas) ** 2).mean()
+    assert result["AP"] == pytest.approx(np.mean(similarity >= np.arange(0.5, 1, 0.05)))
+    assert 0 < result["AP"] < 1
+    assert result["sigmas"] == name
+    interval = bootstrap.intervals(annotations, predictions, resamples=3)["AP"]
+    assert interval == pytest.approx([result["AP"]] * 2)
+
+
+def test_the_papers_sigmas_are_for_ap10ks_joints_only():
+    with pytest.raises(ValueError, match="AP-10K's 17 joints"):
+        metrics.evaluate(*four_joints(), sigmas="paper")
+
+
+def test_naming_ap10ks_joints_changes_no_number():
+    annotations = coco([(1, 1, BOX), (1, 8, BOX), (2, 5, BOX)])
+    predictions = truth_as_predictions(annotations)
+    for row in predictions:
+        row["keypoints"][:, :2] += 15
+    named = annotations | {
+        "categories": [
+            c | {"keypoints": list(keypoints.AP10K.names)} for c in annotations["categories"]
+        ]
+    }
+    for sigmas in metrics.SIGMAS:
+        result = metrics.evaluate(annotations, predictions, sigmas=sigmas)
+        assert 0 < result["AP"] < 1
+        assert result["sigmas"] == sigmas
+        # it knows nan, of which there are two here, as equal
+        np.testing.assert_equal(metrics.evaluate(named, predictions, sigmas=sigmas), result)
+        assert metrics.sigmas_of(keypoints.AP10K, sigmas) == (sigmas, metrics.SIGMAS[sigmas])
 
 
 def test_of_equal_scores_the_later_annotation_wins_in_any_order():

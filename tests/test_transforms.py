@@ -375,6 +375,16 @@ def test_half_with_too_few_joints_is_not_chosen():
         np.testing.assert_allclose(view["center"], upper)
 
 
+def test_joints_of_which_no_upper_body_is_known_have_no_half_body():
+    animal = view_of(example())
+    always = dataclasses.replace(STILL, half_body_probability=1)
+    unknown = dataclasses.replace(keypoints.AP10K, upper_body=())
+    for joints, halved in ((keypoints.AP10K, True), (unknown, False)):
+        rng = np.random.default_rng(0)
+        view = transforms.augment(animal, rng, augmentation=always, keypoint_set=joints)
+        assert (not np.array_equal(view["sides"], animal["sides"])) == halved
+
+
 def test_joints_on_a_line_have_no_half_body():
     animal = view_of(example())
     animal["keypoints"][:, 1] = 70
