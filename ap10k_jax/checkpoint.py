@@ -1,8 +1,8 @@
 """Checkpoints of a run, through Orbax: save, restore, keep the best, and load for a notebook.
 
-A run directory holds `config.json` and `checkpoints/<step>/`; an exported checkpoint holds
-`config.json` and `variables/`. In a step the parts lie apart, so that a notebook reads the
-variables without the optimizer:
+A run directory holds `config.json`, `keypoints.json` (its joints, as a COCO category declares them)
+and `checkpoints/<step>/`; an exported checkpoint holds `config.json` and `variables/`. In a step
+the parts lie apart, so that a notebook reads the variables without the optimizer:
 
     variables   {'params', 'batch_stats'}, plain dicts of arrays
     optimizer   {'step', 'opt_state'}
@@ -100,7 +100,8 @@ def build_module(config: dict) -> nn.Module:
 def load(path: str | Path) -> tuple[nn.Module, dict, dict]:
     """Module, variables and config of a run directory, of one of its steps or of an export.
 
-    Of a run directory the best checkpoint is taken, or the latest if none was scored yet.
+    Of a run directory the best checkpoint is taken, or the latest if none was scored yet. A run
+    that knows its joints has them in the config as `keypoints`, for `keypoints.from_category`.
     `module.apply(variables, images, train=False)` gives heatmaps for images normalised as by
     `ap10k_jax.evaluate.normalize`. Raises FileNotFoundError where there is no checkpoint, and
     ValueError where its arrays do not fit the model that the config names.
@@ -108,6 +109,9 @@ def load(path: str | Path) -> tuple[nn.Module, dict, dict]:
     path = Path(path).expanduser().absolute()
     step_dir, config_file = _locate(path)
     config = json.loads(config_file.read_text())
+    joints_file = config_file.with_name("keypoints.json")
+    if joints_file.is_file():
+        config["keypoints"] = json.loads(joints_file.read_text())
     module = build_module(config)
     size = config["data"]["image_size"]
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

@@ -30,11 +30,11 @@ from ap10k_jax import keypoints as joints
 Image = UInt8[np.ndarray, "H W 3"] | UInt8[np.ndarray, "H W"] | str | Path
 Boxes = Float[np.ndarray, "n 4"] | Sequence[Sequence[float]] | None
 
-# The joints a data set labels, by the first part of its name.
+# The joints a data set labels, by the first part of its name, for checkpoints that do not say.
 KEYPOINT_SETS = {
-    "ap10k": joints.AP10K,
-    "animal_pose": joints.ANIMAL_POSE,
-    "coco_keypoints": joints.COCO_PERSON,
+    "ap10k": (joints.AP10K,),
+    "animal_pose": (joints.AP10K, joints.ANIMAL_POSE),  # we train on it with AP-10K's
+    "coco_keypoints": (joints.COCO_PERSON,),
 }
 BATCH_SIZES = (1, 8, 64)
 
@@ -207,12 +207,14 @@ def rgb(image: Image) -> UInt8[np.ndarray, "H W 3"]:
 
 def keypoint_set(config: dict) -> joints.KeypointSet:
     """The joints that a run's network was trained on."""
+    if "keypoints" in config:
+        return joints.from_category(config["keypoints"])
     name = config["data"].get("name", "ap10k").split("/")[0]
     number = config["model"]["num_keypoints"]
-    chosen = KEYPOINT_SETS.get(name)
-    if chosen is None or len(chosen) != number:
-        raise ValueError(f"the {number} joints of a network trained on {name!r} are not known")
-    return chosen
+    for chosen in KEYPOINT_SETS.get(name, ()):
+        if len(chosen) == number:
+            return chosen
+    raise ValueError(f"the {number} joints of a network trained on {name!r} are not known")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ap10k_jax import checkpoint, models
+from ap10k_jax import checkpoint, keypoints, models, predict
 
 CONFIG = {
     "model": {"name": "nano", "num_keypoints": 17, "dtype": "float32"},
@@ -97,3 +97,15 @@ def test_what_is_no_checkpoint_is_said(tmp_path, content):
         (path / "config.json").write_text(json.dumps(CONFIG))
     with pytest.raises(FileNotFoundError, match="checkpoint"):
         checkpoint.load(path)
+
+
+def test_the_joints_of_a_run_come_with_its_config_and_go_on_with_an_export(tmp_path, variables):
+    run = write_run(tmp_path / "run", variables, {1: 0.5})
+    assert "keypoints" not in checkpoint.load(run)[2]
+    declared = keypoints.as_category(keypoints.COCO_PERSON)
+    (run / "keypoints.json").write_text(json.dumps(declared))
+    for path in (run, run / "checkpoints" / "1"):
+        config = checkpoint.load(path)[2]
+        assert predict.keypoint_set(config) == keypoints.COCO_PERSON
+    checkpoint.export(tmp_path / "exported", variables, config)
+    assert checkpoint.load(tmp_path / "exported")[2]["keypoints"] == declared

@@ -202,3 +202,9 @@ def test_a_network_of_unknown_joints_is_refused():
         predict.keypoint_set(config)
     config["data"]["name"] = "animal_pose"
     assert predict.keypoint_set(config) is keypoints.ANIMAL_POSE
+
+
+def test_a_network_trained_on_animal_pose_here_has_ap10ks_joints():
+    config = json.loads(json.dumps(lively.CONFIG))
+    config["data"]["name"] = "animal_pose/split1"
+    assert predict.keypoint_set(config) is keypoints.AP10K
