@@ -76,7 +76,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     """Train until the config's last epoch, score the best checkpoint, write and return results."""
     shardings = devices.shardings()
     check(config, device_count=shardings.batch.mesh.size)
-    open_workdir(workdir, config)
+    check_workdir(workdir, config)
     module = checkpoint.build_module(config)
     # A fresh run's weights come before all else: a wrong file should not be found out late.
     fresh = not checkpoint.saved_in(workdir)
@@ -92,14 +92,16 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         module, shardings, flip_test=config.eval.flip_test, decode=config.eval.decode
     )
     if not config.epochs:
+        open_workdir(workdir, config)
         write_environment(workdir, scored)
         return score(config, workdir, scored, predict_step, shardings, initial, step=0)
 
     training = open_animals(config, "train", config.data.species, drawn)
     validation = open_animals(config, "validation", config.data.species, drawn)
-    write_environment(workdir, {"train": training, "validation": validation, **scored})
     with mistakes_in("batch_size", config.batch_size):
         data.steps_per_epoch(len(training), config.batch_size, drop_remainder=config.drop_remainder)
+    open_workdir(workdir, config)  # only now: a mistake until here can be mended in the same place
+    write_environment(workdir, {"train": training, "validation": validation, **scored})
     train.train(
         *(train.in_passes(config, len(training)), workdir, module, initial),
         *(training, validation, predict_step, shardings),
@@ -196,30 +198,40 @@ def draw_images(config: ConfigDict, workdir: Path) -> dict:
         raise UserError(
             f"{path} names other images: the data set has changed since; delete the run"
         )
+    workdir.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(drawn) + "\n")
     return drawn
 
 
+def check_workdir(workdir: Path, config: ConfigDict) -> None:
+    """Raises UserError if the directory holds a run of another config."""
+    path = workdir / "config.json"
+    if path.exists() and (differing := differences(json.loads(path.read_text()), config)):
+        raise UserError(
+            f"{workdir} holds a run of another config; choose another --workdir, or delete it:\n  "
+            + "\n  ".join(differing)
+        )
+
+
+def differences(stored: dict, config: ConfigDict) -> list[str]:
+    """The fields in which a run's stored config is not this one, free fields aside."""
+    have, want = flatten(stored), flatten(json.loads(config.to_json()))
+    return [
+        f"{name}: {have.get(name, '(none)')} there, {want.get(name, '(none)')} now"
+        for name in sorted(have.keys() | want.keys())
+        if have.get(name) != want.get(name) and name not in FREE_FIELDS
+    ]
+
+
 def open_workdir(workdir: Path, config: ConfigDict) -> None:
     """Make the run's directory, or see that it belongs to the same config."""
+    check_workdir(workdir, config)
     path = workdir / "config.json"
-    wanted = json.loads(config.to_json())
     if path.exists():
-        have, want = flatten(json.loads(path.read_text())), flatten(wanted)
-        differing = [
-            f"{name}: {have.get(name, '(none)')} there, {want.get(name, '(none)')} now"
-            for name in sorted(have.keys() | want.keys())
-            if have.get(name) != want.get(name) and name not in FREE_FIELDS
-        ]
-        if differing:
-            raise UserError(
-                f"{workdir} holds a run of another config; choose another --workdir, or delete it:"
-                "\n  " + "\n  ".join(differing)
-            )
         return
     workdir.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".tmp")
-    part.write_text(json.dumps(wanted, indent=2) + "\n")
+    part.write_text(json.dumps(json.loads(config.to_json()), indent=2) + "\n")
     part.replace(path)
 
 

@@ -1,0 +1,249 @@
+"""What the runs have given, beside what the paper printed: Markdown, CSV and an HTML page.
+
+Every number is read from the run directories that are named with it; nothing is computed from
+pictures, logs of other machines or memory.
+"""
+
+import csv
+import io
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ap10k_jax import figures, metrics, page, plan, results, tables
+
+READING = (
+    "Ours / the paper's. With more than one run a number is the mean over runs, +- the standard "
+    "deviation (of the population, as in the paper's averages); an average over species has that "
+    "over the species. An asterisk: the two differ by more than either deviation. In square "
+    "brackets: 95 % intervals from drawing the test images anew 1,000 times (ap10k_jax.bootstrap); "
+    "they say nothing about other training runs."
+)
+
+
+def write(
+    workdir: Path,
+    chosen: Sequence[int],
+    numbers: Sequence[tables.Number],
+    steps: Sequence[plan.Step],
+) -> list[Path]:
+    """Write the report on these tables below `workdir`; the files, Markdown first."""
+    runs = {step.cell.name: results.read(step) for step in steps}
+    values = [results.value(number, runs) for number in numbers]
+    everything = tuple(chosen) == tuple(tables.TITLES)
+    stem = "report-" + ("all" if everything else "-".join(map(str, chosen)))
+    title = "AP-10K: " + (
+        "Tables 3 to 11" if everything else f"Table {', '.join(map(str, chosen))}"
+    )
+    parts = summary(values)
+    for table in chosen:
+        parts += table_parts(table, [v for v in values if v.number.table == table], runs)
+    parts += evidence(list(runs.values()))
+    contents = {
+        f"{stem}.md": page.markdown(title, parts),
+        f"{stem}.csv": numbers_csv(values),
+        f"{stem}-species.csv": species_csv(list(runs.values())),
+        f"{stem}.html": page.page(title, parts),
+    }
+    workdir.mkdir(parents=True, exist_ok=True)
+    for name, text in contents.items():
+        (workdir / name).write_text(text)
+    return [workdir / name for name in contents]
+
+
+def summary(values: Sequence[results.Value]) -> list[page.Part]:
+    """How much is there, and how much of it agrees."""
+    known = [v for v in values if not v.lack]
+    beyond = sum(v.beyond for v in known)
+    text = f"{len(known)} of {len(values)} numbers are there; {beyond} of them differ from the "
+    return [page.Text(text + "paper by more than either deviation."), page.Text(READING)]
+
+
+def table_parts(
+    table: int, values: Sequence[results.Value], runs: Mapping[str, results.Run]
+) -> list[page.Part]:
+    """A table as the paper has it, its pictures, and where its numbers are from."""
+    rows = list(dict.fromkeys(v.number.row for v in values))
+    columns = list(dict.fromkeys(v.number.column for v in values))
+    at = {(v.number.row, v.number.column): v for v in values}
+    body = [[row, *(entry(at.get((row, column))) for column in columns)] for row in rows]
+    parts = [
+        page.Heading(f"Table {table}. {tables.TITLES[table]}"),
+        page.Table(["", *columns], body),
+    ]
+    if any(not v.lack for v in values):
+        paper = np.array([(*v.number.paper, math.nan)[:2] for v in values])
+        ours = np.array([(v.mean, v.deviation) for v in values])
+        if table in (6, 7, 8):
+            matrices = [part[:, 0].reshape(len(rows), -1) for part in (ours, paper)]
+            figure = figures.heat_map(rows, columns, *matrices)
+        else:
+            labels = [f"{v.number.row}, {v.number.column}" for v in values]
+            figure = figures.beside_paper(labels, ours, paper)
+        parts.append(page.Picture(figures.png(figure), f"Table {table}, ours and the paper's"))
+    logs = training_logs(values, runs)
+    if logs:
+        parts.append(page.Picture(figures.png(figures.curves(logs)), "Training, all repetitions"))
+    parts.append(page.Table(("runs", "numbers"), sources(values), "Where the numbers are from"))
+    return parts
+
+
+def entry(value: results.Value | None) -> str:
+    """A number in its table: ours / the paper's, and an asterisk if they disagree."""
+    if value is None:
+        return ""
+    ours = value.lack or with_deviation(value.mean, value.deviation)
+    printed = with_deviation(*(*value.number.paper, math.nan)[:2])
+    return f"{ours} / {printed}" + (" *" if value.beyond else "")
+
+
+def with_deviation(mean: float, deviation: float) -> str:
+    return f"{mean:.3f}" + ("" if math.isnan(deviation) else f" +- {deviation:.3f}")
+
+
+def sources(values: Sequence[results.Value]) -> list[list[str]]:
+    """The run directories and the numbers that are read from them."""
+    by_runs = defaultdict(list)
+    for v in values:
+        if v.runs:
+            by_runs[v.runs].append(f"{v.number.row}, {v.number.column}")
+    return [[" ".join(runs), "; ".join(names)] for runs, names in by_runs.items()]
+
+
+def training_logs(
+    values: Sequence[results.Value], runs: Mapping[str, results.Run]
+) -> dict[str, list[list[dict]]]:
+    """Lines of metrics.jsonl by what the runs repeat, runs without training aside."""
+    logs = defaultdict(dict)
+    for v in values:
+        for cell in v.number.cells:
+            if runs[cell.name].lines:
+                logs[cell.name.rpartition("-")[0]][cell.name] = runs[cell.name].lines
+    return {name: list(repeated.values()) for name, repeated in logs.items()}
+
+
+def evidence(runs: Sequence[results.Run]) -> list[page.Part]:
+    """The runs one by one, their species, and what they were made with."""
+    finished = [run for run in runs if run.results]
+    parts = [page.Heading(RUNS), page.Table(RUN_COLUMNS, [run_row(run) for run in runs])]
+    parts.append(page.Heading("Species and families"))
+    for run in finished:
+        for split, _ in results.scored(run):
+            rows = [
+                [*row[2:4], str(row[4]), interval(*row[5:])]
+                for row in results.species_rows(run, split)
+            ]
+            header = ("", "name", "animals", "AP")
+            parts.append(page.Table(header, rows, f"{run.name}, {split}"))
+    best = max(
+        finished, key=lambda run: len(results.scored(run)[0][1]["per_species"]), default=None
+    )
+    if best:
+        split, scores = results.scored(best)[-1]
+        picture = figures.png(figures.species(results.by_family(scores), scores["num_animals"]))
+        parts.append(page.Picture(picture, f"{best.name}, {split}: AP and 95 % interval"))
+    parts.append(page.Heading("Made with"))
+    for name in sorted({run.results["sigmas"] for run in finished}):
+        vector = " ".join(f"{sigma:g}" for sigma in metrics.SIGMAS[name])
+        users = sum(run.results["sigmas"] == name for run in finished)
+        parts.append(page.Text(f"OKS sigmas “{name}”, {users} runs: {vector}"))
+    return [*parts, page.Table(("what", "value", "runs"), environments(runs))]
+
+
+RUNS = "Runs"
+RUN_COLUMNS = (
+    *("run", "state", "starts from", "training animals", "step", "AP", "instance AP"),
+    *("AP by paper / corrected sigmas", "images drawn (sha256)"),
+)
+
+
+def run_row(run: results.Run) -> list[str]:
+    """A run's line; where several splits were scored, one after the other."""
+    scores = results.scored(run)
+    animals = run.starts[-1]["animals"].get("train", "-") if run.starts else "-"
+    return [
+        run.name,
+        run.state + (f": {run.why}" if run.why else ""),
+        run.config["init_from"] or "random weights",
+        str(animals),
+        str(run.results.get("step", "-")),
+        "; ".join(f"{split} {interval(s['AP'], *s['intervals']['AP'])}" for split, s in scores),
+        "; ".join(interval(s["instance_AP"], *s["intervals"]["instance_AP"]) for _, s in scores),
+        "; ".join(
+            " / ".join(digits(s["AP_by_sigmas"][name]) for name in ("paper", "corrected"))
+            for _, s in scores
+        ),
+        run.draw.get("sha256", "")[:16],
+    ]
+
+
+def interval(ap: float | None, low: float, high: float) -> str:
+    return f"{digits(ap)} [{low:.3f}, {high:.3f}]"
+
+
+def digits(ap: float | None) -> str:
+    """Three digits, or a dash where there was no animal to measure."""
+    return "-" if ap is None else f"{ap:.3f}"
+
+
+def environments(runs: Sequence[results.Run]) -> list[list[str]]:
+    """Fingerprints of the splits, versions and hardware, each with the runs that have it."""
+    users = defaultdict(dict)
+    for run in runs:
+        for start in run.starts:
+            for split, print_ in start["fingerprints"].items():
+                users[f"{run.config['data']['name']} {split}", f"sha256 {print_}"][run.name] = 1
+            for package, version in start["packages"].items():
+                users[package, version][run.name] = 1
+            users["Python", start["python"]][run.name] = 1
+            devices = f"{len(start['devices'])} x {start['devices'][0]}, {start['machine']}"
+            users["hardware", devices][run.name] = 1
+        if run.draw:
+            drawn = f"sha256 {run.draw['sha256']}"
+            species, seed = run.config["data"]["species"], run.draw["seed"]
+            users[f"images drawn of {species}, seed {seed}", drawn][run.name] = 1
+    total = sum(bool(run.starts) for run in runs)
+    return [
+        [*what, "all" if len(names) == total else " ".join(names)]
+        for what, names in sorted(users.items())
+    ]
+
+
+def numbers_csv(values: Sequence[results.Value]) -> str:
+    """A line for every number of the tables."""
+    header = ("table", "row", "column", "ours", "deviation", "runs", "paper", "paper_deviation")
+    rows = [
+        [
+            *v.number[:3],
+            *(plain(v.mean), plain(v.deviation), len(v.runs)),
+            *(plain(n) for n in (*v.number.paper, math.nan)[:2]),
+            *(plain(v.mean - v.number.paper[0]), int(v.beyond), v.lack, " ".join(v.runs)),
+        ]
+        for v in values
+    ]
+    return as_csv((*header, "difference", "beyond_both", "lack", "run_directories"), rows)
+
+
+def species_csv(runs: Sequence[results.Run]) -> str:
+    """A line for every species and family of every run."""
+    header = ("run", "split", "kind", "name", "animals", "AP", "low", "high")
+    rows = [
+        [*row[:5], *map(plain, row[5:])]
+        for run in runs
+        for split, _ in results.scored(run)
+        for row in results.species_rows(run, split)
+    ]
+    return as_csv(header, rows)
+
+
+def plain(number: float) -> str:
+    return "" if math.isnan(number) else f"{number:.6f}"
+
+
+def as_csv(header: Sequence[str], rows: Sequence[Sequence]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
+    return buffer.getvalue()

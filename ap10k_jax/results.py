@@ -1,0 +1,116 @@
+"""What the run directories of a table's cells hold, and the table's numbers from it."""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ap10k_jax import plan, runlog, tables
+from tfds_ap10k import taxonomy
+
+
+class Run(NamedTuple):
+    """What a run directory says; the dicts are empty until the run has written them."""
+
+    name: str
+    state: str
+    why: str
+    config: dict
+    results: dict
+    starts: list[dict]  # environment.json
+    draw: dict
+    lines: list[dict]  # metrics.jsonl
+
+
+class Value(NamedTuple):
+    number: tables.Number
+    mean: float  # nan where there is none
+    deviation: float  # nan of a single value
+    runs: tuple[str, ...]  # the directories that it is from
+    lack: str  # why there is no value
+
+    @property
+    def beyond(self) -> bool:
+        """Whether ours and the paper's differ by more than either deviation."""
+        spreads = [d for d in (self.deviation, *self.number.paper[1:]) if not math.isnan(d)]
+        return bool(spreads) and abs(self.mean - self.number.paper[0]) > max(spreads)
+
+
+def read(step: plan.Step) -> Run:
+    """A run directory; results count only where they are those of the cell's own config."""
+
+    def content(name: str, empty: dict | list) -> dict | list:
+        path = step.workdir / name
+        return json.loads(path.read_text()) if path.exists() else empty
+
+    log = step.workdir / "metrics.jsonl"
+    known = step.state in (plan.FINISHED, plan.BEGUN)
+    return Run(
+        step.cell.name,
+        step.state,
+        step.why,
+        json.loads(step.config.to_json()),
+        content("results.json", {}) if step.state == plan.FINISHED else {},
+        content("environment.json", []) if known else [],
+        content("draw.json", {}) if known else {},
+        runlog.read(log) if known and log.exists() else [],
+    )
+
+
+def value(number: tables.Number, runs: Mapping[str, Run]) -> Value:
+    """The number from the finished ones of its runs, or why there is none."""
+    finished = [cell.name for cell in number.cells if runs[cell.name].results]
+    found, used = [], []
+    for path in number.reads:
+        values = {name: look_up(runs[name].results, path) for name in finished}
+        values = {name: v for name, v in values.items() if v is not None}
+        used += values
+        found.append(list(values.values()))
+    found = [values for values in found if values]
+    if not found:
+        states = {runs[cell.name].state: runs[cell.name].why for cell in number.cells}
+        state, why = next(iter(states.items()))
+        lack = "no animals" if finished or "no animals" in why else why or state
+        return Value(number, math.nan, math.nan, (), "not run" if lack == plan.TO_RUN else lack)
+    sample = found[0] if len(number.reads) == 1 else [float(np.mean(values)) for values in found]
+    spread = float(np.std(sample)) if len(sample) > 1 else math.nan
+    return Value(number, float(np.mean(sample)), spread, tuple(dict.fromkeys(used)), "")
+
+
+def look_up(results: dict, path: Sequence[str]) -> float | None:
+    """What lies at the end of the path; None where there is nothing."""
+    for name in path:
+        results = results.get(name)
+        if results is None:
+            return None
+    return results
+
+
+def scored(run: Run) -> list[tuple[str, dict]]:
+    """The splits that a finished run was scored on."""
+    return [(name, found) for name, found in run.results.items() if isinstance(found, dict)]
+
+
+def species_rows(run: Run, split: str) -> list[list]:
+    """run, split, kind, name, animals, AP, low, high of every family and species."""
+    scores = run.results[split]
+    rows = []
+    for kind in ("family", "species"):
+        for name, ap in scores[f"per_{kind}"].items():
+            members = taxonomy.species_in(name) if kind == "family" else [name]
+            animals = sum(scores["num_animals"].get(member, 0) for member in members)
+            bounds = scores["intervals"][f"per_{kind}"][name]
+            rows.append([run.name, split, kind, name, animals, ap, *bounds])
+    return rows
+
+
+def by_family(scores: dict) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """family -> species -> AP, low, high."""
+    families = defaultdict(dict)
+    for name, ap in scores["per_species"].items():
+        bounds = scores["intervals"]["per_species"][name]
+        families[taxonomy.family_of(name)][name] = (ap, *bounds)
+    return families
