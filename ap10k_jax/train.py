@@ -162,13 +162,29 @@ def initial_variables(config: ConfigDict, module: nn.Module) -> dict:
                 "start from that"
             )
         _, variables, _ = checkpoint.load(source)
-        have = jax.tree.map(jnp.shape, variables)
-        if have != jax.tree.map(jnp.shape, models.shapes(module, image_size=size)):
+        differing = other_shapes(variables, models.shapes(module, image_size=size))
+        if not differing:
+            return variables
+        if not all(path[1].startswith("head") for path in differing):
             raise ValueError(f"{source} holds another model than {config.model.name}")
-        return variables
+        print(f"{source} was trained on other joints; their last layer starts anew")
+        fresh = models.init(module, key, image_size=size)
+        return jax.tree.map(lambda a, b: a if a.shape == b.shape else b, variables, fresh)
     variables, report = weights.load(source, config.model.name, config.model.num_keypoints, key=key)
     print(report)
     return variables
+
+
+def other_shapes(variables: dict, wanted: dict) -> list[tuple[str, ...]]:
+    """Paths, as ('params', 'head', 'bias'), of arrays of other shapes or in only one tree."""
+    have, want = (
+        {
+            tuple(entry.key for entry in path): leaf.shape
+            for path, leaf in jax.tree.leaves_with_path(tree)
+        }
+        for tree in (variables, wanted)
+    )
+    return sorted(path for path in have | want if have.get(path) != want.get(path))
 
 
 def is_unfinished(workdir: Path) -> bool:
