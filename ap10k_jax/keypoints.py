@@ -1,7 +1,6 @@
 """What the joints are: names, mirror pairs, skeletons, half bodies, sigmas, mappings."""
 
 import dataclasses
-import math
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -253,7 +252,7 @@ def _are_sigmas(sigmas: object, count: int) -> bool:
     return (
         isinstance(sigmas, list | tuple)
         and len(sigmas) == count
-        and all(type(s) in (int, float) and math.isfinite(s) and 0 < s < 1 for s in sigmas)
+        and all(type(s) in (int, float) and 0 < s < 1 for s in sigmas)
     )
 
 

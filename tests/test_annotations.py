@@ -126,6 +126,8 @@ FLAWS = [
     (edit("categories", id=55), "category 55", "name"),
     (edit("categories", keypoints=["nose"]), "category 1", "keypoints"),
     (edit("categories", skeleton=[[0, 1]]), "category 1", "skeleton"),
+    (edit("categories", sigmas=[0.1] * 16 + [0]), "category 1", "sigmas"),
+    (edit("categories", sigmas=[0.1] * 16), "category 1", "sigmas"),
 ]
 
 

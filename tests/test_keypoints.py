@@ -233,6 +233,7 @@ def test_sides_are_found_however_they_are_written(left, right):
         ("left_rib_3", "right_rib_4"),
         ("left_right_middle", "right_left_middle"),
         ("tail", "root"),
+        ("spine+", "spine-"),  # no sides: that only signs tell them apart is no matter
     ],
 )
 def test_what_is_no_pair_is_not_paired(names):

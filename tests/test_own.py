@@ -251,9 +251,13 @@ def test_animals_are_checked_as_those_of_ap10k_are(tmp_path):
     )
 
 
-def test_too_few_photographs_to_divide_are_refused(tmp_path):
-    root = write(tmp_path, {"annotations": coco([1, 2, 3])})
-    with pytest.raises(annotations.AnnotationError, match="3 photographs leave no animal for val"):
+@pytest.mark.parametrize(("photographs", "animals"), [(3, 3), (20, 1)])
+def test_too_few_animals_to_divide_are_refused(tmp_path, photographs, animals):
+    content = coco(range(1, photographs + 1))
+    content["annotations"] = content["annotations"][:animals]
+    root = write(tmp_path, {"annotations": content})
+    text = f"{photographs} photographs leave no animal for (train, )?val"
+    with pytest.raises(annotations.AnnotationError, match=text):
         folder.read(root)
 
 

@@ -54,9 +54,8 @@ def build(
     root = sources.find(manual_dir, make.LAYOUT)
     if built is not None:
         built.read(root)  # raises while the old data set can still be kept
-        built.data_path.rmtree()
     builder = make.from_folder(config, root, data_dir)
-    if builder.data_path.exists():  # what a killed or damaged build has left
+    if builder.data_path.exists():  # that, or what a killed or damaged build has left
         builder.data_path.rmtree()
         builder = make.from_folder(config, root, data_dir)
     # TFDS announces a download that does not happen, and has bars of its own beside ours.

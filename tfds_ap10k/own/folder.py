@@ -93,7 +93,6 @@ def read(
     contents, report = annotations.read(
         files(root),
         folder=photographs(root),
-        keypoint_names=joints.names,
         select=_with_families,
         progress=progress,
     )
