@@ -135,7 +135,8 @@ def curves(runs: Mapping[str, Sequence[Sequence[dict]]]) -> Figure:
             for axis, kind, key in zip(
                 panels, ("train", "validation"), ("loss", "AP"), strict=True
             ):
-                points = [(x["step"], x[key]) for x in lines if x["kind"] == kind and x.get(key)]
+                chosen = [x for x in lines if x["kind"] == kind and x.get(key) is not None]
+                points = [(x["step"], x[key]) for x in chosen]
                 marker = "." if len(points) < 40 else ""
                 label = name if not n else None
                 axis.plot(*np.reshape(points, (-1, 2)).T, marker=marker, label=label, **style)

@@ -96,9 +96,12 @@ def typed(config: ConfigDict, field: str, text: str) -> object:
         return text
     try:
         value = ast.literal_eval(text)
-        return value if isinstance(flat[field], bool | tuple) else type(flat[field])(value)
-    except (ValueError, SyntaxError, TypeError) as error:
-        raise main.UserError(f"--set {field}={text}: expected such as {flat[field]}") from error
+    except (ValueError, SyntaxError):
+        value = text
+    kinds = (float, int) if isinstance(flat[field], float) else type(flat[field])
+    if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(flat[field], bool):
+        raise main.UserError(f"--set {field}={text}: expected such as {flat[field]}")
+    return float(value) if isinstance(flat[field], float) else value
 
 
 def command(step: Step) -> list[str]:
@@ -167,7 +170,11 @@ def no_animals(config: ConfigDict) -> str:
     if config.draw.images:
         images = sum(animals_of(counts[split]["images"], config.data.species) for split in counts)
         enough = images > config.draw.images
-        return "" if enough else f"no {config.draw.images} images of {config.data.species}"
+        if not images:
+            return f"no animals of {config.data.species}"
+        return (
+            "" if enough else f"{images} images of {config.data.species} are too few to draw from"
+        )
     wanted = [(split, config.eval.species) for split in main.names(config.eval.splits)]
     if config.epochs:
         wanted += [("train", config.data.species), ("validation", config.data.species)]

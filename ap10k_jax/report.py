@@ -195,7 +195,8 @@ def environments(runs: Sequence[results.Run]) -> list[list[str]]:
     for run in runs:
         for start in run.starts:
             for split, print_ in start["fingerprints"].items():
-                users[f"{run.config['data']['name']} {split}", f"sha256 {print_}"][run.name] = 1
+                part = "all splits" if run.draw else split
+                users[f"{run.config['data']['name']} {part}", f"sha256 {print_}"][run.name] = 1
             for package, version in start["packages"].items():
                 users[package, version][run.name] = 1
             users["Python", start["python"]][run.name] = 1
