@@ -1,0 +1,253 @@
+"""Find photographs that are nearly the same: by average hash first, then by a closer look.
+
+Three steps, each stricter and each on what the one before left over:
+
+1. average hashes of 16 x 16 bits that differ in at most MAX_BITS, as AP-10K's authors searched,
+   of photographs of about the same shape;
+2. grey thumbnails of 16 x 16 that correlate by COARSE or more, whatever their brightness;
+3. thumbnails of 32 x 32, one of them moved and stretched a little so that it fits the other (one
+   may be cut from the other), that correlate by MIN_SIMILARITY or more.
+
+The hash alone finds as many duplicates, but also, among some thousand photographs, thousands of
+pairs that share nothing but a bright sky over a dark meadow. `benchmarks/dedup.py` measures both.
+"""
+
+import io
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from PIL import ExifTags, Image, ImageOps
+
+from tfds_ap10k import photographs, sources
+
+HASH_SIDE = 16  # bits; with 8 the same recall costs three times as many false alarms
+THUMBNAIL = 32  # pixels
+MAX_BITS = 40  # of 256
+COARSE = 0.85
+MIN_SIMILARITY = 0.93
+MAX_STRETCH = 0.12  # of the width or height: a moved thumbnail that needs more is another picture
+MAX_ASPECT = 1.2  # ratio of the two aspect ratios; a slight crop changes it by less
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+FORMAT = 1  # of the cache; raise it whenever hashes or thumbnails are made in another way
+BATCH = 256  # photographs between two writes to the cache
+QUERIES = 2048  # hashes looked up at a time: bounds the memory that their neighbours take
+
+
+class Fingerprints(NamedTuple):
+    """Of n photographs, in the order of `files`."""
+
+    files: list[Path]
+    hashes: UInt8[np.ndarray, "n 32"]
+    thumbnails: UInt8[np.ndarray, "n 32 32"]
+    sizes: Int[np.ndarray, "n 2"]  # width, height in pixels
+
+
+class Pair(NamedTuple):
+    first: int
+    second: int
+    bits: int  # in which the hashes differ, of 256
+    similarity: float  # correlation of the thumbnails, 1 for the same picture
+
+
+def find_photographs(folder: Path) -> list[Path]:
+    """Everything in a folder, and the folders in it, that is called like a photograph; sorted."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in ENDINGS and path.is_file() and not path.name.startswith(".")
+    )
+
+
+def fingerprint(data: bytes) -> tuple[bytes, bytes, tuple[int, int]]:
+    """Hash, thumbnail and (width, height) of an encoded photograph, turned upright.
+
+    Raises ValueError with the reason if there is none.
+    """
+    import imagehash  # of the extra `curate`; everything else here works without
+
+    photographs.inspect(data)
+    try:
+        with Image.open(io.BytesIO(data), formats=photographs.FORMATS) as image:
+            size = image.size
+            if image.getexif().get(ExifTags.Base.Orientation, 1) > 4:
+                size = size[::-1]  # stored lying on its side
+            # JPEG can be decoded at an eighth of its size in a fraction of the time.
+            image.draft("L", (8 * HASH_SIDE, 8 * HASH_SIDE))
+            upright = ImageOps.exif_transpose(image).convert("L")
+        bits = imagehash.average_hash(upright, HASH_SIDE).hash
+        thumbnail = upright.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    except Exception as error:  # on broken bytes Pillow raises nearly every kind of exception
+        raise ValueError("not a readable photograph") from error
+    return np.packbits(bits.ravel()).tobytes(), thumbnail.tobytes(), size
+
+
+def fingerprints(
+    files: Sequence[Path],
+    cache: Path | None = None,
+    *,
+    progress: Callable[[Sequence[Path]], Iterable[Path]] = iter,
+) -> tuple[Fingerprints, list[tuple[Path, str]]]:
+    """Of every photograph that can be read; and those that cannot, with the reason.
+
+    What the cache holds of a file whose size and time have not changed is not made again; it is
+    written as the work goes on, so an interrupted run goes on where it was.
+    """
+    known = _Cache(cache)
+    found, unreadable = [], []
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            batch = []
+            for path in progress(files):
+                batch.append(path)
+                if len(batch) == BATCH:
+                    found += pool.map(known.get_or_make, batch)
+                    known.save()
+                    batch = []
+            found += pool.map(known.get_or_make, batch)
+            known.save()
+    finally:
+        known.close()
+    for path, result in zip(files, found, strict=True):
+        if isinstance(result, str):
+            unreadable.append((path, result))
+    sound = [
+        (path, *result)
+        for path, result in zip(files, found, strict=True)
+        if not isinstance(result, str)
+    ]
+    side = HASH_SIDE**2 // 8
+    hashes = b"".join(row[1] for row in sound)
+    pixels = b"".join(row[2] for row in sound)
+    return Fingerprints(
+        [row[0] for row in sound],
+        np.frombuffer(hashes, np.uint8).reshape(-1, side),
+        np.frombuffer(pixels, np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL),
+        np.array([row[3] for row in sound], np.int64).reshape(-1, 2),
+    ), unreadable
+
+
+class _Cache:
+    """Fingerprints by path, size and time of the file, in an SQLite file (or nowhere)."""
+
+    def __init__(self, file: Path | None):
+        self.database = sqlite3.connect(file or ":memory:", check_same_thread=False)
+        self.database.execute(
+            "CREATE TABLE IF NOT EXISTS photographs (path TEXT PRIMARY KEY, stamp TEXT, hash BLOB, "
+            "thumbnail BLOB, width INTEGER, height INTEGER)"
+        )
+        rows = self.database.execute("SELECT * FROM photographs")
+        self.known = {row[0]: row[1:] for row in rows}
+        self.new = {}
+
+    def get_or_make(self, path: Path) -> tuple[bytes, bytes, tuple[int, int]] | str:
+        """The fingerprint of a photograph, or why there is none."""
+        try:
+            status = path.stat()
+            stamp = f"{FORMAT} {status.st_size} {status.st_mtime_ns}"
+            key = str(path.absolute())
+            old = self.known.get(key)
+            if old and old[0] == stamp:
+                return old[1], old[2], (old[3], old[4])
+            result = fingerprint(sources.read(path, max_bytes=photographs.MAX_BYTES))
+        except (ValueError, OSError) as error:
+            return str(error)
+        self.new[key] = (key, stamp, *result[:2], *result[2])
+        return result
+
+    def save(self) -> None:
+        with self.database:  # all of them or none
+            self.database.executemany(
+                "INSERT OR REPLACE INTO photographs VALUES (?, ?, ?, ?, ?, ?)", self.new.values()
+            )
+        self.new = {}
+
+    def close(self) -> None:
+        self.database.close()
+
+
+def near(
+    left: Fingerprints,
+    right: Fingerprints | None = None,
+    *,
+    max_bits: int = MAX_BITS,
+    min_similarity: float = MIN_SIMILARITY,
+) -> list[Pair]:
+    """Pairs of the same picture, within `left`, or of one of `left` and one of `right`.
+
+    Sorted by their places in `left`, then in `right`; within `left`, first < second.
+    """
+    other = left if right is None else right
+    flat, other_flat = coarse(left.thumbnails), coarse(other.thumbnails)
+    shape, other_shape = (np.log(one.sizes[:, 0] / one.sizes[:, 1]) for one in (left, other))
+    candidates = []
+    for first, second, bits in similar_hashes(left.hashes, other.hashes, max_bits):
+        wanted = first < second if right is None else np.full(len(first), True)
+        wanted &= np.abs(shape[first] - other_shape[second]) <= np.log(MAX_ASPECT)
+        wanted &= np.einsum("ij,ij->i", flat[first], other_flat[second]) >= COARSE
+        candidates += zip(*(row[wanted].tolist() for row in (first, second, bits)), strict=True)
+
+    def compare(candidate: tuple[int, int, int]) -> Pair:
+        a, b, _ = candidate
+        return Pair(*candidate, similarity(left.thumbnails[a], other.thumbnails[b]))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        pairs = list(pool.map(compare, candidates))
+    return sorted(pair for pair in pairs if pair.similarity >= min_similarity)
+
+
+def similar_hashes(
+    left: UInt8[np.ndarray, "n b"], right: UInt8[np.ndarray, "m b"], max_bits: int
+) -> Iterator[tuple[Int[np.ndarray, " p"], Int[np.ndarray, " p"], Int[np.ndarray, " p"]]]:
+    """Places in `left`, places in `right` and differing bits of all pairs of similar hashes.
+
+    A scan with the processor's bit counting: on these hashes, of which many are alike, indexes of
+    parts of the hash (faiss's multi-hash) were 30 times slower and found no more.
+    """
+    import faiss  # of the extra `curate`
+
+    index = faiss.IndexBinaryFlat(8 * right.shape[1])
+    index.add(np.ascontiguousarray(right))
+    for start in range(0, len(left), QUERIES):
+        queries = np.ascontiguousarray(left[start : start + QUERIES])
+        limits, bits, found = index.range_search(queries, max_bits + 1)  # nearer than, there
+        first = start + np.repeat(np.arange(len(queries)), np.diff(limits.astype(np.int64)))
+        yield first, found, bits.astype(np.int64)
+
+
+def coarse(thumbnails: UInt8[np.ndarray, "n h w"]) -> Float[np.ndarray, "n p"]:
+    """Pixels of thumbnails at half size with mean 0 and norm 1: their products correlate."""
+    n, height, width = thumbnails.shape
+    blocks = thumbnails.reshape(n, height // 2, 2, width // 2, 2)
+    return _normalized(blocks.mean(axis=(2, 4), dtype=np.float32).reshape(n, -1))
+
+
+def similarity(first: UInt8[np.ndarray, "h w"], second: UInt8[np.ndarray, "h w"]) -> float:
+    """How well two thumbnails correlate, as they are or with one of them moved onto the other."""
+    pixels = np.stack([first, second]).reshape(2, -1).astype(np.float32)
+    still = float(np.prod(_normalized(pixels), axis=0).sum())
+    # Both ways, since the whole picture cannot be fitted onto what was cut from it.
+    return max(still, _moved(first, second), _moved(second, first))
+
+
+def _moved(target: UInt8[np.ndarray, "h w"], image: UInt8[np.ndarray, "h w"]) -> float:
+    """The correlation of the target with the image when that is moved and stretched to fit."""
+    enough = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 1e-3)
+    start = np.eye(2, 3, dtype=np.float32)
+    try:
+        value, warp = cv2.findTransformECC(target, image, start, cv2.MOTION_AFFINE, enough, None, 3)
+    except cv2.error:  # nothing to hold on to in one of them
+        return -1.0
+    return value if np.abs(warp[:, :2] - np.eye(2)).max() < MAX_STRETCH else -1.0
+
+
+def _normalized(rows: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "n p"]:
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    # A picture of one colour correlates with nothing; its norm would be 0.
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-3)
