@@ -1,57 +1,123 @@
 """Divide photographs into train, val and test, 7:1:2 within every species, as AP-10K's authors did.
 
 The result follows from the seed, the ids and their species alone, and so does whatever is measured
-on it.
+on it. `python -m tfds_ap10k.divide` does it to files.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
 PARTS = ("train", "val", "test")  # as AP-10K's files call them
+FEW = (5, 10, 15, 20, 25)  # labelled photographs of a species, as the paper's outlook has it
 
 
-def divide(species: Sequence[int], seed: Sequence[int]) -> dict[str, list[int]]:
+def divide(
+    species: Sequence[int], seed: Sequence[int], groups: Sequence[Hashable] | None = None
+) -> dict[str, list[int]]:
     """Indices of train, val and test: 7:1:2 within every species, at random, in ascending order.
 
     What rounding takes from one species the next ones get, so that the whole is 7:1:2 as well and
     a small data set has all three parts; within a species val and test are off by less than one.
+    What is of one of the `groups` stays together, and counts for the species of its first; val and
+    test may then be smaller, by less than the largest group.
     """
     rng = np.random.default_rng(seed)
     parts = {part: [] for part in PARTS}
+    together = defaultdict(list)
+    for i in range(len(species)):
+        together[i if groups is None else groups[i]].append(i)
+    units = {members[0]: members for members in together.values()}
     total = 0
-    for one in sorted(set(species)):
-        members = rng.permutation([i for i, s in enumerate(species) if s == one]).tolist()
-        total += len(members)
+    for one in sorted({species[first] for first in units}):
+        members = rng.permutation([i for i in units if species[i] == one]).tolist()
+        total += sum(len(units[i]) for i in members)
         for part, tenths in (("val", 1), ("test", 2)):
-            take = (tenths * total + 5) // 10 - len(parts[part])
-            parts[part] += members[:take]
-            members = members[take:]
-        parts["train"] += members
+            room = (tenths * total + 5) // 10 - len(parts[part])
+            others = []
+            for i in members:
+                if len(units[i]) <= room:
+                    parts[part] += units[i]
+                    room -= len(units[i])
+                else:
+                    others.append(i)
+            members = others
+        parts["train"] += [j for i in members for j in units[i]]
     return {part: sorted(chosen) for part, chosen in parts.items()}
 
 
-def divide_coco(coco: Mapping, seed: Sequence[int]) -> dict[str, dict]:
+def divide_coco(
+    coco: Mapping, seed: Sequence[int], groups: Mapping[str, int] | None = None
+) -> dict[str, dict]:
     """A validated COCO dict as three, for train, val and test; each keeps the order of the file.
 
     Photographs are dealt out in the order of their ids, so a file in another order gives the same
     splits. The animals of a photograph stay together; one without animals is a species of its own.
+    `groups` maps file names to groups of near-duplicates that stay together, too.
     """
+    species = species_of_images(coco)
+    ids = sorted(species)
+    together = None
+    if groups is not None:
+        names = {image["id"]: image["file_name"] for image in coco["images"]}
+        # a photograph in no group is one of its own
+        together = [groups.get(names[i], f"image {i}") for i in ids]
+    parts = divide([species[i] or 0 for i in ids], seed, together)
+    return {part: with_images(coco, {ids[i] for i in chosen}) for part, chosen in parts.items()}
+
+
+def leave_out(parts: Mapping[str, dict], name: str) -> dict[str, dict]:
+    """The parts without a species, or without all species of a family, in train and val.
+
+    Photographs that show it among others are left out, too. `test` stays whole, so that the species
+    that were seen are measured beside it. Raises KeyError if nothing is called that.
+    """
+    categories = [c for coco in parts.values() for c in coco["categories"]]
+    held_out = {c["id"] for c in categories if name in (c["name"], c.get("supercategory"))}
+    if not held_out:
+        raise KeyError(name)
+    result = dict(parts)
+    for part in ("train", "val"):
+        coco = parts[part]
+        shown = {a["image_id"] for a in coco["annotations"] if a["category_id"] in held_out}
+        result[part] = with_images(coco, {image["id"] for image in coco["images"]} - shown)
+    return result
+
+
+def few_labels(coco: Mapping, images_per_species: int, seed: Sequence[int]) -> dict:
+    """The COCO dict with so many photographs of each species at most, chosen by lot.
+
+    Fewer are always among the more: 5 of the 10, 10 of the 15. Photographs without animals are
+    left out.
+    """
+    members = defaultdict(list)
+    for image_id, species in sorted(species_of_images(coco).items()):
+        if species is not None:
+            members[species].append(image_id)
+    chosen = set()
+    for species in sorted(members):
+        # a lot of its own for every species: one more photograph of another changes nothing
+        rng = np.random.default_rng([*seed, species])
+        chosen |= set(rng.permutation(members[species])[:images_per_species].tolist())
+    return with_images(coco, chosen)
+
+
+def species_of_images(coco: Mapping) -> dict[int, int | None]:
+    """The main species of every photograph by its id; None of one without animals."""
     animals = defaultdict(list)
     for animal in coco["annotations"]:
         animals[animal["image_id"]].append(animal)
-    ids = sorted(image["id"] for image in coco["images"])
-    parts = divide([main_species(animals[i]) or 0 for i in ids], seed)
-    result = {}
-    for part, chosen in parts.items():
-        members = {ids[i] for i in chosen}
-        result[part] = {
-            "images": [image for image in coco["images"] if image["id"] in members],
-            "annotations": [a for a in coco["annotations"] if a["image_id"] in members],
-            "categories": coco["categories"],
-        }
-    return result
+    return {image["id"]: main_species(animals[image["id"]]) for image in coco["images"]}
+
+
+def with_images(coco: Mapping, ids: set[int]) -> dict:
+    """A COCO dict with these photographs only, and their animals, in the order of the file."""
+    return {
+        "images": [image for image in coco["images"] if image["id"] in ids],
+        "annotations": [animal for animal in coco["annotations"] if animal["image_id"] in ids],
+        "categories": coco["categories"],
+    }
 
 
 def main_species(animals: Sequence[Mapping]) -> int | None:

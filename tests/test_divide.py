@@ -1,0 +1,38 @@
+"""Files are divided in the official layout, with the decisions on duplicates heeded."""
+
+import json
+import sys
+
+import tiny_ap10k
+
+from tfds_ap10k import annotations, divide, splits
+
+
+def test_the_command_writes_the_official_layout(tmp_path, monkeypatch, capsys):
+    files = tiny_ap10k.contents()
+    root = tiny_ap10k.write(tmp_path / "a", files)
+    (tmp_path / "d.csv").write_text(
+        "group,file,decision\n1,data/000000000001.jpg,keep\n1,data/000000000002.jpg,keep\n"
+        "2,data/000000000003.jpg,keep\n2,data/000000000004.jpg,drop\n"
+    )
+    paths = [root / f"annotations/ap10k-{part}-split1.json" for part in splits.PARTS]
+    out = tmp_path / "out"
+    flags = [*paths, f"--out={out}", f"--groups={tmp_path}/d.csv", "--few=1"]
+    monkeypatch.setattr(sys, "argv", ["divide", *map(str, flags)])
+    assert divide.main() == 0
+    for split in divide.SPLITS:
+        parts = {
+            part: json.loads((out / f"annotations/ap10k-{part}-split{split}.json").read_text())
+            for part in splits.PARTS
+        }
+        ids = {part: {image["id"] for image in coco["images"]} for part, coco in parts.items()}
+        assert set.union(*ids.values()) == {1, 2, 3, 5, 6, 7}
+        assert any({1, 2} <= side for side in ids.values())
+        few = json.loads((out / f"few1/annotations/ap10k-train-split{split}.json").read_text())
+        assert len(few["images"]) <= 2
+        annotations.read({part: out / f"annotations/ap10k-{part}-split1.json" for part in parts})
+    assert divide.main() == 1  # nothing is overwritten
+    assert "exists" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--leave_out=dodo"])
+    assert divide.main() == 1
+    assert "dodo is neither" in capsys.readouterr().err

@@ -1,0 +1,105 @@
+"""Write the annotation files of train, val and test, three times, and of tasks with less of them.
+
+    python -m tfds_ap10k.divide ANNOTATIONS.json --out=DIR --groups=decisions.csv
+    python -m tfds_ap10k.divide ANNOTATIONS.json --out=DIR --leave_out=Felidae --few=5 --few=25
+
+DIR gets three splits in the official layout, annotations/ap10k-{train,val,test}-split1.json, ...;
+put the photographs beside them, in DIR/data. `--groups` names the decisions of `dedup`: photographs
+that were dropped are left out, and the others of a group stay on one side.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from tfds_ap10k import annotations, dedup, splits
+
+SPLITS = (1, 2, 3)
+
+
+def join(cocos: Iterable[Mapping]) -> dict:
+    """COCO dicts of different photographs as one."""
+    cocos = list(cocos)
+    categories = {category["id"]: category for coco in cocos for category in coco["categories"]}
+    return {
+        "images": [image for coco in cocos for image in coco["images"]],
+        "annotations": [animal for coco in cocos for animal in coco["annotations"]],
+        "categories": [categories[i] for i in sorted(categories)],
+    }
+
+
+def decided(coco: Mapping, decisions: Sequence[dedup.Decision]) -> tuple[dict, dict[str, int]]:
+    """The COCO dict without the photographs that were dropped, and the groups of its file names.
+
+    A decision may name a longer path than the record does: `data/1.jpg` is `1.jpg`.
+    """
+    of_file = {decision.file: decision for decision in decisions}
+    groups, dropped = {}, set()
+    for image in coco["images"]:
+        name = image["file_name"]
+        found = of_file.get(name) or next(
+            (d for file, d in of_file.items() if file.endswith(f"/{name}")), None
+        )
+        if found:
+            groups[name] = found.group
+            if found.decision == dedup.DROP:
+                dropped.add(image["id"])
+    return splits.with_images(coco, {image["id"] for image in coco["images"]} - dropped), groups
+
+
+def main() -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tfds_ap10k.divide",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("annotations", metavar="ANNOTATIONS", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="a new folder, or one to add to")
+    parser.add_argument("--groups", type=Path, help="decisions.csv of tfds_ap10k.dedup")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other splits (0)")
+    parser.add_argument("--leave_out", help="a species or family that train and val do without")
+    parser.add_argument(
+        "--few", type=int, action="append", default=[], help="DIR/few5 with 5 images a species, ..."
+    )
+    flags = parser.parse_args()
+    if flags.seed < 0 or any(few < 1 for few in flags.few):
+        parser.error("--seed must be at least 0 and --few at least 1")
+    try:
+        contents, _ = annotations.read({str(path): path for path in flags.annotations})
+        coco, groups = join(contents.values()), None
+        if flags.groups:
+            before = len(coco["images"])
+            coco, groups = decided(coco, dedup.read(flags.groups))
+            print(f"{before - len(coco['images'])} photographs were dropped as duplicates")
+        for split in SPLITS:
+            parts = splits.divide_coco(coco, [flags.seed, split], groups)
+            if flags.leave_out:
+                parts = splits.leave_out(parts, flags.leave_out)
+            write(flags.out, split, parts)
+            for few in flags.few:
+                train = splits.few_labels(parts["train"], few, [flags.seed, split])
+                write(flags.out / f"few{few}", split, parts | {"train": train})
+    except (annotations.AnnotationError, dedup.DecisionError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyError:
+        print(f"{flags.leave_out} is neither a species nor a family of the file", file=sys.stderr)
+        return 1
+    return 0
+
+
+def write(folder: Path, split: int, parts: Mapping[str, dict]) -> None:
+    """The three files of a split in the official layout. Raises FileExistsError."""
+    (folder / "annotations").mkdir(parents=True, exist_ok=True)
+    for part, coco in parts.items():
+        with (folder / "annotations" / f"ap10k-{part}-split{split}.json").open("x") as file:
+            json.dump(coco, file)
+    counts = ", ".join(f"{len(coco['images'])} {part}" for part, coco in parts.items())
+    print(f"{folder}: split {split}: {counts}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
