@@ -1,0 +1,62 @@
+"""Take annotations to CVAT or Label Studio to be corrected there, and fetch them back.
+
+    python -m tfds_ap10k.exchange COCO.json --to_cvat=task.xml
+    python -m tfds_ap10k.exchange COCO.json --from_cvat=annotations.xml --out=NEW.json
+    python -m tfds_ap10k.exchange COCO.json --to_label_studio=tasks.json --url=http://host/photos/
+    python -m tfds_ap10k.exchange COCO.json --from_label_studio=export.json --out=NEW.json
+
+COCO.json says which photographs, species and joints there are; neither tool keeps their ids, nor
+`background`. To start from photographs without labels, give a file without annotations. CVAT also
+reads and writes COCO.json itself, as "COCO Keypoints 1.0", but then gives animals new boxes. See
+`cvat` and `label_studio` for the labels that a task or project needs there.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from tfds_ap10k import annotations, cvat, label_studio
+
+
+def main() -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tfds_ap10k.exchange",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("coco", metavar="COCO.json", type=Path)
+    tasks = parser.add_mutually_exclusive_group(required=True)
+    for name in ("to_cvat", "to_label_studio", "from_cvat", "from_label_studio"):
+        tasks.add_argument(f"--{name}", metavar="FILE", type=Path)
+    parser.add_argument("--url", default="", help="before the names of photographs, Label Studio")
+    parser.add_argument("--out", type=Path, help="the new COCO file, of what comes back")
+    flags = parser.parse_args()
+    source = flags.from_cvat or flags.from_label_studio
+    if bool(source) != bool(flags.out):
+        parser.error("--out goes with --from_cvat and --from_label_studio")
+    try:
+        coco = annotations.read({"": flags.coco})[0][""]
+        if flags.to_cvat:
+            flags.to_cvat.write_text(cvat.export(coco), encoding="utf-8")
+        elif flags.to_label_studio:
+            content = json.dumps(label_studio.export(coco, flags.url))
+            flags.to_label_studio.write_text(content, encoding="utf-8")
+            print(label_studio.interface(coco))
+        else:
+            text = source.read_text(encoding="utf-8")
+            if flags.from_cvat:
+                new = cvat.fetch(text, coco)
+            else:
+                new = label_studio.fetch(json.loads(text), coco)
+            flags.out.write_text(json.dumps(new), encoding="utf-8")
+            print(f"{len(new['images'])} photographs, {len(new['annotations'])} animals")
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
