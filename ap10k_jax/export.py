@@ -9,7 +9,8 @@ how the file was checked; examples/run_onnx.py does all of it with NumPy, OpenCV
 
 stablehlo  jax.export, for CPU, CUDA and TPU, any batch size; needs JAX only:
            jax.export.deserialize(bytearray(open("fox.stablehlo", "rb").read())).call(crops)
-onnx       any ONNX runtime, a fixed batch size (--batch); writing it needs the extra `export`
+onnx       any ONNX runtime, a fixed batch size (--batch); writing it needs the extra `export`;
+           not SimpleBaseline, whose transposed convolutions the converter gets wrong
 """
 
 import argparse
@@ -25,6 +26,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
@@ -43,10 +45,8 @@ class ExportError(Exception):
     """Why there is no file; shown without a traceback."""
 
 
-def network(
-    path: str | Path, *, flip_test: bool = True
-) -> tuple[Callable[[UInt8[Array, "b S S 3"]], Float[Array, "b k 3"]], dict]:
-    """Keypoints in crop pixels as a function of crops alone, and its metadata."""
+def network(path: str | Path, *, flip_test: bool = True) -> tuple[functools.partial, dict]:
+    """`evaluate.predict_crops` as a function of crops alone, and its metadata."""
     module, variables, config = checkpoint.load(path)
     joints = predict.keypoint_set(config)
     decode = config.get("eval", {}).get("decode", codec.METHODS[0])
@@ -94,7 +94,7 @@ def to_stablehlo(call: Callable, size: int) -> bytes:
     return bytes(jax_export.export(jax.jit(call), platforms=PLATFORMS)(crops).serialize())
 
 
-def to_onnx(call: Callable, size: int, batch: int, about: dict) -> bytes:
+def to_onnx(call: functools.partial, size: int, batch: int, about: dict) -> bytes:
     """The function as an ONNX model for batches of one size."""
     if not all(map(importlib.util.find_spec, ("jax2onnx", "onnxruntime"))):
         raise ExportError("ONNX needs jax2onnx and onnxruntime: pip install 'ap10k_jax[export]'")
@@ -103,14 +103,45 @@ def to_onnx(call: Callable, size: int, batch: int, about: dict) -> bytes:
 
     # Not a free batch size: jax2onnx 0.13 loses track of it where two views become one batch.
     crops = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
+    views = 2 if about["mirror_test"] else 1
+    call = _traced(call, jax.ShapeDtypeStruct((views * batch, size, size, 3), jnp.float32))
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of shapes left to inference
-    with contextlib.redirect_stdout(io.StringIO()):  # jax2onnx prints what it patches
+    # jax2onnx prints what it patches, and what of it does not fit this version of JAX
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         model = jax2onnx.to_onnx(
             call, [crops], model_name=about["model"], input_names=[INPUT], output_names=[OUTPUT]
         )
     onnx.checker.check_model(model, full_check=True)
     onnx.helper.set_model_props(model, {"ap10k_jax": json.dumps(about)})
     return model.SerializeToString()
+
+
+class _Traced:
+    """A network as the operations it consists of, in place of its module."""
+
+    def __init__(self, program: jax.extend.core.ClosedJaxpr):
+        self._program = program
+
+    def apply(self, variables: dict, images: Float[Array, "b S S 3"], *, train: bool) -> Array:
+        (heatmaps,) = jax.extend.core.jaxpr_as_fun(self._program)(images)
+        return heatmaps
+
+
+def _traced(call: functools.partial, images: jax.ShapeDtypeStruct) -> functools.partial:
+    """`call` with the network's module replaced by what JAX makes of it.
+
+    jax2onnx would patch Flax's layers, which takes it minutes. It gets transposed convolutions
+    wrong either way: ExportError for a network that has any.
+    """
+    (variables,), module = call.args, call.keywords["module"]
+    forward = functools.partial(module.apply, variables, train=False)
+    program = jax.make_jaxpr(forward)(images)
+    if "lhs_dilation=(2" in str(program):
+        raise ExportError(
+            "this network has transposed convolutions, which jax2onnx gets wrong: "
+            "use --format=stablehlo"
+        )
+    return functools.partial(call.func, {}, **call.keywords | {"module": _Traced(program)})
 
 
 def run_stablehlo(content: bytes, crops: UInt8[np.ndarray, "b S S 3"]) -> np.ndarray:

@@ -157,18 +157,8 @@ def test_a_missing_converter_is_named(checkpoint_dir, tmp_path, monkeypatch, cap
     assert "ap10k_jax[export]" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "decode", "flip_test"),
-    [
-        ("hrnet_w32", "default", True),
-        ("simplebaseline_resnet50", "dark", True),
-        ("hourglass52", "default", False),
-    ],
-)
-def test_the_papers_networks_go_through_onnx(name, decode, flip_test):
-    pytest.importorskip("jax2onnx", reason="the extra export")
-    pytest.importorskip("onnxruntime", reason="the extra export")
+def call_of(name, size, **options):
+    """A network with random weights, as `export.network` gives it, and what is said of it."""
     module = models.build(name)
     rng = np.random.default_rng(0)
 
@@ -177,18 +167,43 @@ def test_the_papers_networks_go_through_onnx(name, decode, flip_test):
             return x
         return jnp.asarray(rng.normal(0, np.prod(x.shape[:3]) ** -0.5, x.shape), x.dtype)
 
-    variables = models.init(module, jax.random.key(0), image_size=(128, 128))
+    variables = models.init(module, jax.random.key(0), image_size=(size, size))
     call = functools.partial(
         evaluate.predict_crops,
         jax.tree.map(redraw, variables),
         module=module,
         pairs=keypoints.AP10K.pairs,
-        flip_test=flip_test,
-        decode=decode,
+        **options,
     )
-    pictures = export.sample_crops(128, 4)
-    content = export.to_onnx(call, 128, 2, {"model": name})
+    return call, {"model": name, "mirror_test": options.get("flip_test", True)}
+
+
+def assert_onnx_agrees(call, about, size):
+    pictures = export.sample_crops(size, 4)
+    content = export.to_onnx(call, size, 2, about)
     found, ours = export.run_onnx(content, pictures), np.asarray(jax.jit(call)(pictures))
     np.testing.assert_allclose(found[..., :2], ours[..., :2], atol=export.TOLERANCE)
     np.testing.assert_allclose(found[..., 2], ours[..., 2], rtol=1e-3)
     assert ours[..., 0].std() > 5
+
+
+def test_dark_decoding_goes_through_onnx(nano):
+    pytest.importorskip("jax2onnx", reason="the extra export")
+    pytest.importorskip("onnxruntime", reason="the extra export")
+    assert_onnx_agrees(*call_of(nano, 64, decode="dark"), 64)
+
+
+def test_what_the_converter_gets_wrong_is_refused():
+    pytest.importorskip("jax2onnx", reason="the extra export")
+    pytest.importorskip("onnxruntime", reason="the extra export")
+    call, about = call_of("simplebaseline_resnet50", 64)
+    with pytest.raises(export.ExportError, match="transposed convolutions"):
+        export.to_onnx(call, 64, 1, about)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "flip_test"), [("hrnet_w32", True), ("hourglass52", False)])
+def test_the_papers_networks_go_through_onnx(name, flip_test):
+    pytest.importorskip("jax2onnx", reason="the extra export")
+    pytest.importorskip("onnxruntime", reason="the extra export")
+    assert_onnx_agrees(*call_of(name, 128, flip_test=flip_test), 128)
