@@ -81,14 +81,11 @@ class Animals:
 
         Those of Animal-Pose come with AP-10K's 17 joints. `keypoint_set` has the joints.
         """
-        builder = tfds.builder(name, data_dir=data_dir and Path(data_dir).expanduser())
-        metadata = builder.info.metadata
-        there = [part for part in SPLITS if part in metadata["annotations"]]
-        splits = there if split == "all" else (split,)
-        parts = [metadata["annotations"][part] for part in splits]
-        if name.startswith("animal_pose"):
-            parts = [keypoints.remap_annotations(part) for part in parts]
-        prints = [metadata["fingerprints"][part] for part in splits]
+        builder = built(name, data_dir)
+        contents = annotations(builder)
+        splits = list(contents) if split == "all" else [split]
+        parts = [contents[part] for part in splits]
+        prints = [builder.info.metadata["fingerprints"][part] for part in splits]
         # SkipDecoding: the stored bytes come as they are, we decode only what we crop
         decoders = {"image": tfds.decode.SkipDecoding()}
         sources = [builder.as_data_source(part, decoders=decoders) for part in splits]
@@ -131,6 +128,20 @@ class Animals:
     def ground_truth(self) -> dict:
         """These animals, and no others, as a COCO dict to score against."""
         return self._coco | {"annotations": [annotation for _, annotation in self._index]}
+
+
+def built(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder:
+    """The builder of a built data set, such as own/foxes."""
+    return tfds.builder(name, data_dir=data_dir and Path(data_dir).expanduser())
+
+
+def annotations(builder: tfds.core.DatasetBuilder) -> dict[str, dict]:
+    """The COCO dict of every split, train first; those of Animal-Pose with AP-10K's joints."""
+    contents = builder.info.metadata["annotations"]
+    contents = {split: contents[split] for split in SPLITS if split in contents}
+    if builder.name == "animal_pose":
+        return {split: keypoints.remap_annotations(coco) for split, coco in contents.items()}
+    return contents
 
 
 class Joined(Sequence):

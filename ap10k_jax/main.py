@@ -5,6 +5,7 @@ says what each one means. A run started again in its directory goes on where it 
 ends up with
 
   config.json, environment.json     what was run, on what
+  keypoints.json                    the joints, as a COCO category declares them
   metrics.jsonl, tensorboard/       numbers by step
   checkpoints/<step>/               the latest and the best by validation AP
   results.json                      the best checkpoint's AP, per species and family
@@ -36,6 +37,7 @@ from ap10k_jax import (
     data,
     devices,
     evaluate,
+    keypoints,
     metrics,
     models,
     runlog,
@@ -62,7 +64,8 @@ PACKAGES = (
 )
 
 
-DATASETS = ("ap10k", "animal_pose")
+# With AP-10K's species and joints; other data sets have their own.
+AP10K_LIKE = ("ap10k/", "animal_pose/")
 DTYPES = ("float32", "bfloat16", "float16")
 SPECIES_AND_FAMILIES = {*taxonomy.FAMILIES, *(species.name for species in taxonomy.SPECIES)}
 OVERALL = ("AP", "AP50", "AP75", "APM", "APL", "AR")
@@ -84,15 +87,19 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         initial = train.initial_variables(config, module) if fresh else None
     with mistakes_in("data.dir", config.data.dir):
         prepare_data(config)
+    joints = check_against_data(config)
 
     drawn = draw_images(config, workdir) if config.draw.images else {}
     splits = names(config.eval.splits)
     scored = {split: open_animals(config, split, config.eval.species, drawn) for split in splits}
     predict_step = evaluate.make_predict_step(
-        module, shardings, flip_test=config.eval.flip_test, decode=config.eval.decode
+        *(module, shardings),
+        pairs=joints.pairs,
+        flip_test=config.eval.flip_test,
+        decode=config.eval.decode,
     )
     if not config.epochs:
-        open_workdir(workdir, config)
+        open_workdir(workdir, config, joints)
         write_environment(workdir, scored)
         return score(config, workdir, scored, predict_step, shardings, initial, step=0)
 
@@ -100,7 +107,8 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     validation = open_animals(config, "validation", config.data.species, drawn)
     with mistakes_in("batch_size", config.batch_size):
         data.steps_per_epoch(len(training), config.batch_size, drop_remainder=config.drop_remainder)
-    open_workdir(workdir, config)  # only now: a mistake until here can be mended in the same place
+    # Only now: a mistake until here can be mended in the same place.
+    open_workdir(workdir, config, joints)
     write_environment(workdir, {"train": training, "validation": validation, **scored})
     train.train(
         *(train.in_passes(config, len(training)), workdir, module, initial),
@@ -129,15 +137,17 @@ def check(config: ConfigDict, *, device_count: int) -> None:
             value = functools.reduce(lambda node, name: node[name], field.split("."), config)
             problems.append(f"config.{field}={value!r}: {what}")
 
-    known = [f"{dataset}/{name}" for dataset in DATASETS for name in build.CONFIGS]
-    expect(config.data.name in known, "data.name", f"one of {', '.join(known)}")
+    known = [f"{d}/{name}" for d, b in build.DATASETS.items() for name in b.builder_configs]
+    is_known = config.data.name in known or re.fullmatch(r"own/[\w-]+", config.data.name)
+    expect(is_known, "data.name", f"one of {', '.join(known)}, or own/NAME")
     size = config.data.image_size
     expect(size > 0 and size % 32 == 0, "data.image_size", "a positive multiple of 32")
     expect(config.data.loader_threads > 0, "data.loader_threads", "at least 1")
     for field in ("data.species", "eval.species"):
         section, name = field.split(".")
         unknown = [s for s in names(config[section][name]) if s not in SPECIES_AND_FAMILIES]
-        expect(not unknown, field, f"{unknown} are neither species nor families of AP-10K")
+        if config.data.name.startswith(AP10K_LIKE):
+            expect(not unknown, field, f"{unknown} are neither species nor families of AP-10K")
     expect(config.model.name in models.MODELS, "model.name", f"one of {', '.join(models.MODELS)}")
     expect(config.model.dtype in DTYPES, "model.dtype", f"one of {', '.join(DTYPES)}")
     for field in ("log_every_steps", "checkpoint_every_epochs"):
@@ -157,6 +167,32 @@ def check(config: ConfigDict, *, device_count: int) -> None:
     expect(config.eval.sigmas in metrics.SIGMAS, "eval.sigmas", "corrected or paper")
     if problems:
         raise UserError("the config cannot be run:\n  " + "\n  ".join(problems))
+
+
+def check_against_data(config: ConfigDict) -> keypoints.KeypointSet:
+    """The joints of the built data set; UserError names what the config asks of it in vain."""
+    name = config.data.name
+    contents = data.annotations(data.built(name, config.data.dir))
+    joints = keypoints.of_annotations(next(iter(contents.values())))
+    asked, has = config.model.num_keypoints, len(joints)
+    if asked != has:
+        raise UserError(f"config.model.num_keypoints={asked}: {name} has {has} keypoints")
+    with mistakes_in("eval.sigmas", config.eval.sigmas):
+        metrics.sigmas_of(joints, config.eval.sigmas)
+    absent = [s for s in names(config.eval.splits) if s not in contents]
+    if absent and not config.draw.images:
+        splits = config.eval.splits
+        raise UserError(f"config.eval.splits={splits!r}: {name} has {', '.join(contents)} only")
+    categories = [c for coco in contents.values() for c in coco["categories"]]
+    there = {c[field] for c in categories for field in ("name", "supercategory")}
+    for section in ("data", "eval"):
+        species = config[section].species
+        unknown = [s for s in names(species) if s not in there]
+        # of AP-10K's those that a part of it lacks are no mistake
+        if unknown and not name.startswith(AP10K_LIKE):
+            text = f"{unknown} are neither species nor families of {name}"
+            raise UserError(f"config.{section}.species={species!r}: {text}")
+    return joints
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -223,13 +259,19 @@ def differences(stored: dict, config: ConfigDict) -> list[str]:
     ]
 
 
-def open_workdir(workdir: Path, config: ConfigDict) -> None:
+def open_workdir(
+    workdir: Path, config: ConfigDict, joints: keypoints.KeypointSet = keypoints.AP10K
+) -> None:
     """Make the run's directory, or see that it belongs to the same config."""
     check_workdir(workdir, config)
-    path = workdir / "config.json"
+    path, joints_path = workdir / "config.json", workdir / "keypoints.json"
+    declared = keypoints.as_category(joints)
+    if joints_path.exists() and json.loads(joints_path.read_text()) != declared:
+        raise UserError(f"{workdir} holds a run on other joints: the data set has changed since")
     if path.exists():
         return
     workdir.mkdir(parents=True, exist_ok=True)
+    joints_path.write_text(json.dumps(declared, indent=2) + "\n")
     part = path.with_suffix(".tmp")
     part.write_text(json.dumps(json.loads(config.to_json()), indent=2) + "\n")
     part.replace(path)
@@ -289,6 +331,7 @@ def score(
     for split, animals in scored.items():
         rows = evaluate.predict(predict_step, variables, animals, config, name=split)
         results[split] = evaluate.full_score(animals, rows, sigmas=config.eval.sigmas)
+        results["sigmas"] = results[split]["sigmas"]  # joints of one's own have others
         evaluate.write_predictions(workdir / f"predictions-{split}.json", rows)
         sheet = evaluate.picture(animals, rows, sigmas=config.eval.sigmas)
         visualize.save(workdir / f"animals-{split}.png", sheet)

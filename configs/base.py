@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.name = "hrnet_w32"  # a key of ap10k_jax.models; `python -m ap10k_jax.models` lists
-    config.model.num_keypoints = 17  # of the data set
+    config.model.num_keypoints = 17  # those of the data set; a run on another number is refused
     config.model.dtype = "float32"  # of the computation; parameters stay float32
     # "" starts from random weights; else the directory of a finished run (its best checkpoint), a
     # step of any run, an exported checkpoint of ours, a weight file (.pth, .safetensors), or
@@ -34,10 +34,11 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     # split1, split2, split3: the paper's three random splits; animal_pose/split1 to 3 as well, with
-    # its joints mapped onto AP-10K's.
+    # its joints mapped onto AP-10K's; coco_keypoints/2017, people with COCO's joints; own/NAME, see
+    # tfds_ap10k/own/README.md. Mirroring, AP and pictures follow the data set's joints.
     config.data.name = "ap10k/split1"
     config.data.dir = "~/tensorflow_datasets"  # where the built data set is or will be
-    config.data.manual_dir = ""  # the downloaded AP-10K, if it still has to be built
+    config.data.manual_dir = ""  # the downloaded AP-10K, or your folder, if it is still to be built
     config.data.synthetic_images = 0  # > 0: draw that many synthetic photographs in place of AP-10K
     config.data.species = ""  # comma-separated species and families to train on; "": all
     config.data.image_size = 256  # side of the square crop in pixels; heatmaps have a quarter
@@ -71,7 +72,8 @@ def get_config() -> ConfigDict:
     config.eval.batch_size = 64
     config.eval.flip_test = True  # average with the mirrored crop's heatmaps
     config.eval.decode = "default"  # or "dark"
-    config.eval.sigmas = "corrected"  # or "paper": the vector of the paper's own tables
+    # Or "paper": the vector of the paper's own tables. Other joints than AP-10K's have their own.
+    config.eval.sigmas = "corrected"
 
     config.log_every_steps = 50  # means over these steps go to metrics.jsonl and TensorBoard
     config.checkpoint_every_epochs = 1  # a killed run loses at most these epochs

@@ -170,6 +170,7 @@ def test_a_run_leaves_everything_that_it_promises(whole_run):
     assert {p.name for p in workdir.iterdir()} == {
         "config.json",
         "environment.json",
+        "keypoints.json",
         "metrics.jsonl",
         "tensorboard",
         "checkpoints",
