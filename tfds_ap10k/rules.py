@@ -2,8 +2,8 @@
 
 A finding is a reason to look, not a mistake: animals do cross their legs. Lengths are in parts of
 the square root of the box's area, so that they mean the same for near and far animals. A rule whose
-joints a data set does not have finds nothing. The limits were chosen on Animal-Pose's photographs,
-so that most findings are worth the look.
+joints a data set does not have finds nothing. The limits were chosen on Animal-Pose's photographs;
+`benchmarks/RESULTS.md` says how many of the findings there are worth the look.
 """
 
 from collections import defaultdict
