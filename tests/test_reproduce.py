@@ -204,7 +204,7 @@ def test_a_cell_is_run_by_the_command_that_is_printed(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_all_tables_in_miniature(command, tmp_path):
     """Every cell of Tables 3 to 11 that the drawings have animals for, in all splits and seeds."""
-    status, started = command("--table=all", "--set", "cdtl/*:seed=1")
+    status, started = command("--table=all")
     assert status == 0
     runs = tmp_path / "runs"
     found = rows(tmp_path, "report-all.csv")
@@ -214,9 +214,13 @@ def test_all_tables_in_miniature(command, tmp_path):
         if row["lack"]:
             assert row["lack"] == "no animals"
             continue
-        assert row["run_directories"].split() == [cell.name for cell in number.cells]
+        every = {cell.name for cell in number.cells}
+        if number.column == "APM":  # some splits have no medium animal
+            assert set(row["run_directories"].split()) <= every
+        else:
+            assert set(row["run_directories"].split()) == every, number
         for name in row["run_directories"].split():
             assert json.loads((runs / name / "results.json").read_text())
     assert {row["table"] for row in found if not row["lack"]} == set(map(str, tables.TITLES))
     assert len(started) > 120
-    assert command("--table=all", "--set", "cdtl/*:seed=1") == (0, [])
+    assert command("--table=all") == (0, [])
