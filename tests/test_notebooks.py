@@ -28,6 +28,8 @@ def test_a_notebook_runs(run, path, tmp_path, monkeypatch):
     config, workdir = run
     monkeypatch.setenv("AP10K_RUN", str(workdir))
     monkeypatch.setenv("AP10K_DATA", config.data.dir)
+    monkeypatch.setenv("AP10K_OWN", str(tmp_path / "own"))
+    monkeypatch.setenv("AP10K_EPOCHS", "1")
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     notebook = nbformat.read(path, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "commit it without outputs"
