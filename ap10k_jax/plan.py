@@ -71,6 +71,14 @@ def is_scoring_alone(cell: tables.Cell) -> bool:
     return cell.overrides.get("epochs", default_config(cell.config).epochs) == 0
 
 
+def changed(step: Step) -> tuple[str, ...]:
+    """The fields in which a cell is not the paper's, as `epochs=20`, free fields aside."""
+    papers = config_of(step.cell, (), step.workdir)
+    have, want = main.flatten(step.config.to_dict()), main.flatten(papers.to_dict())
+    fixed = main.FREE_FIELDS | ({"init_from"} if step.cell.after else set())
+    return tuple(f"{k}={v}" for k, v in have.items() if k not in fixed and v != want[k])
+
+
 def default_config(name: str) -> ConfigDict:
     """The config of a file of configs/, as `sl.py` or `transfer.py:deer,few_shot`."""
     file, _, arguments = name.partition(":")

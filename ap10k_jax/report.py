@@ -7,7 +7,7 @@ pictures, logs of other machines or memory.
 import csv
 import io
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def write(
     title = "AP-10K: " + (
         "Tables 3 to 11" if everything else f"Table {', '.join(map(str, chosen))}"
     )
-    parts = summary(values)
+    parts = [*summary(values), *departures(list(runs.values()))]
     for table in chosen:
         parts += table_parts(table, [v for v in values if v.number.table == table], runs)
     parts += evidence(list(runs.values()))
@@ -60,6 +60,16 @@ def summary(values: Sequence[results.Value]) -> list[page.Part]:
     beyond = sum(v.beyond for v in known)
     text = f"{len(known)} of {len(values)} numbers are there; {beyond} of them differ from the "
     return [page.Text(text + "paper by more than either deviation."), page.Text(READING)]
+
+
+def departures(runs: Sequence[results.Run]) -> list[page.Part]:
+    """Fields that were set to something else than the paper's recipe, and in how many runs."""
+    counts = Counter(field for run in runs if run.results for field in run.changed)
+    if not counts:
+        return []
+    total = sum(bool(run.results) for run in runs)
+    fields = [f"{field} ({n} of {total} runs)" for field, n in counts.items()]
+    return [page.Text(f"These are not the paper's recipe: {', '.join(fields)}.")]
 
 
 def table_parts(

@@ -19,6 +19,7 @@ class Run(NamedTuple):
     state: str
     why: str
     config: dict
+    changed: tuple[str, ...]  # fields of the config that are not the paper's
     results: dict
     starts: list[dict]  # environment.json
     draw: dict
@@ -53,6 +54,7 @@ def read(step: plan.Step) -> Run:
         step.state,
         step.why,
         json.loads(step.config.to_json()),
+        plan.changed(step),
         content("results.json", {}) if step.state == plan.FINISHED else {},
         content("environment.json", []) if known else [],
         content("draw.json", {}) if known else {},

@@ -191,6 +191,20 @@ def test_the_report_says_what_it_was_made_with(written):
         assert words in text
 
 
+def test_what_is_not_the_papers_recipe_is_said_first(written, tmp_path):
+    assert "not the paper's recipe" not in written[2]["report-7-9-10.md"]  # where data lie is free
+    numbers = tables.numbers(7)
+    settings = (*SETTINGS, "epochs=3", "*dog*:model.name=hrnet_tiny")
+    for step in plan.make(tables.cells(numbers), settings, tmp_path):
+        write_run(step, seed=0)
+    steps = plan.make(tables.cells(numbers), settings, tmp_path)
+    text = report.write(tmp_path, (7,), numbers, steps)[0].read_text()
+    before = text.split("## Table 7")[0]
+    for words in ("model.name=hrnet_tiny (3 of 9 runs)", "epochs=3 (9 of 9 runs)"):
+        assert words in before
+    assert "data.dir" not in before
+
+
 def test_entries_cannot_break_their_table():
     parts = [page.Table(("a|b",), [["<i>&|"]])]
     assert "| <i>&\\| |" in page.markdown("t", parts)
