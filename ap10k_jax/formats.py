@@ -121,7 +121,7 @@ def write_dlc(
         paths += [stem.with_name(stem.name + ending) for ending in (".csv", ".h5")]
         table.to_csv(paths[-2])
         with pd.HDFStore(paths[-1], mode="w") as store:
-            store.put("df_with_missing", table, format="table")
+            store.put("df_with_missing", table, format="table", track_times=False)
             # The format's version, which pandas 3 leaves out and pandas 1 and 2 cannot read without
             store.get_storer("df_with_missing").attrs.pandas_version = "0.15.2"
     return paths
