@@ -69,7 +69,6 @@ def make_predict_step(
         step,
         in_shardings=(shardings.replicated, shardings.batch),
         out_shardings=shardings.replicated,
-        compiler_options=devices.compiler_options(shardings),
     )
 
 

@@ -20,7 +20,6 @@ import contextlib
 import functools
 import importlib.metadata
 import json
-import os
 import platform
 import re
 import sys
@@ -361,13 +360,6 @@ def show(ap: float | None) -> str:
     return "-" if ap is None else f"{ap:.3f}"
 
 
-def use_compilation_cache() -> None:
-    """Keep compiled steps between runs: HRNet-w32's takes minutes to compile on a small machine."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        folder = Path("~/.cache/ap10k_jax/compiled").expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-
-
 def parse_flags(argv: list[str]) -> list[str]:
     """What is left of the command line after the flags; a mistaken config field is a UserError."""
     try:
@@ -385,7 +377,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells every detail otherwise
-    use_compilation_cache()
+    devices.use_compilation_cache()
     config = CONFIG.value
     workdir = Path(WORKDIR.value or Path("runs") / name_of(flags.FLAGS["config"].config_filename))
     results = run(config, workdir.absolute())

@@ -41,7 +41,6 @@ Exit status: 0 all went well; 1 done, with problems; 2 not done, the message say
 import argparse
 import hashlib
 import importlib.util
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +48,7 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
-from ap10k_jax import boxes, formats, job, predict, video
+from ap10k_jax import boxes, devices, formats, job, predict, video
 
 FORMATS = ("coco", "csv", "csv-wide", "dlc", "drawn")
 # On a CPU a batch of 64 is no faster than one of 8, and holds back what is done for longer.
@@ -118,7 +117,7 @@ def run(options: argparse.Namespace) -> int:
     files = job.find(options.inputs)
     if not files:
         raise job.JobError(f"no photograph or video in {' '.join(options.inputs)}")
-    use_compilation_cache()
+    devices.use_compilation_cache()
     sizes = CPU_BATCH_SIZES if jax.default_backend() == "cpu" else predict.BATCH_SIZES
     flip_test = False if options.no_mirror else None
     predictor = predict.Predictor.load(options.checkpoint, flip_test=flip_test, batch_sizes=sizes)
@@ -199,10 +198,3 @@ def write(
     if "drawn" in options.write:
         paths += formats.draw(folder, records, keypoint_set=joints, threshold=options.draw_score)
     return paths
-
-
-def use_compilation_cache() -> None:
-    """Keep compiled networks between calls, in the place where training keeps them."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        folder = Path("~/.cache/ap10k_jax/compiled").expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(folder))
