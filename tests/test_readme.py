@@ -50,8 +50,9 @@ COMMANDS = {
     "python -m ap10k_jax.convert hrnet_w32.pth runs/w32 --model=hrnet_w32": ELSEWHERE,
     "python -m ap10k_jax.predict runs/sl photos/ --boxes=detections.json "
     "--write=coco,csv,drawn": [],
-    # test_job; test_export, with the runner
+    # test_job; test_demo; test_export, with the runner
     "python -m ap10k_jax.predict runs/sl cat.mp4 --write=dlc,drawn --smooth": ELSEWHERE,
+    "python -m ap10k_jax.demo runs/sl": ELSEWHERE,
     "python -m ap10k_jax.export runs/sl fox --format=onnx": ELSEWHERE,
     "python examples/run_onnx.py fox.onnx fox.jpg 120 40 300 260": ELSEWHERE,
 }
