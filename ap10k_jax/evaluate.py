@@ -171,6 +171,8 @@ def picture(
     )
     names = {c["id"]: c["name"] for c in animals.ground_truth()["categories"]}
     panels = []
+    # What nobody labelled is not scored, and was never taught: it would only hide the rest.
+    predicted[..., 2] *= truth[..., 2] > 0
     for i in visualize.best_median_worst(similarity):
         crop = data.upright(animals[i], image_size=side)
         matrix = transforms.affine_matrix(crop["center"], crop["scale"], size=(side, side))

@@ -125,7 +125,7 @@ def test_no_positive_maximum_means_no_keypoint(method, value):
 
 
 def test_unknown_method_is_refused():
-    with pytest.raises(ValueError, match=r"'bilinear': 'default' or 'dark'"):
+    with pytest.raises(ValueError, match=r"'bilinear': one of default, dark"):
         codec.decode(jnp.zeros((8, 8, 1)), method="bilinear")
 
 
