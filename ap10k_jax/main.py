@@ -18,9 +18,7 @@ Try it without any download: `python -m ap10k_jax.main --config=configs/quicksta
 
 import contextlib
 import functools
-import importlib.metadata
 import json
-import platform
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -39,6 +37,7 @@ from ap10k_jax import (
     keypoints,
     metrics,
     models,
+    rundir,
     runlog,
     train,
     visualize,
@@ -49,20 +48,6 @@ from tfds_ap10k.annotations import AnnotationError
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory; runs/<name of the config>.")
 
-# Fields that change where and how fast a run goes, but not its numbers: they may differ between
-# starts of the same run.
-FREE_FIELDS = {
-    "data.dir",
-    "data.manual_dir",
-    "data.loader_threads",
-    "checkpoint_every_epochs",
-}
-PACKAGES = (
-    *("ap10k_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain"),
-    *("tensorflow-datasets", "numpy", "opencv-python-headless", "pycocotools"),
-)
-
-
 # With AP-10K's species and joints; other data sets have their own.
 AP10K_LIKE = ("ap10k/", "animal_pose/")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -70,15 +55,11 @@ SPECIES_AND_FAMILIES = {*taxonomy.FAMILIES, *(species.name for species in taxono
 OVERALL = ("AP", "AP50", "AP75", "APM", "APL", "AR")
 
 
-class UserError(Exception):
-    """A mistake that the user can mend; shown without a traceback."""
-
-
 def run(config: ConfigDict, workdir: Path) -> dict:
     """Train until the config's last epoch, score the best checkpoint, write and return results."""
     shardings = devices.shardings()
     check(config, device_count=shardings.batch.mesh.size)
-    check_workdir(workdir, config)
+    rundir.check(workdir, config)
     module = checkpoint.build_module(config)
     # A fresh run's weights come before all else: a wrong file should not be found out late.
     fresh = not checkpoint.saved_in(workdir)
@@ -98,8 +79,8 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         decode=config.eval.decode,
     )
     if not config.epochs:
-        open_workdir(workdir, config, joints)
-        write_environment(workdir, scored)
+        rundir.open_run(workdir, config, joints)
+        rundir.write_environment(workdir, scored)
         return score(config, workdir, scored, predict_step, shardings, initial, step=0)
 
     training = open_animals(config, "train", config.data.species, drawn)
@@ -107,8 +88,8 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     with mistakes_in("batch_size", config.batch_size):
         data.steps_per_epoch(len(training), config.batch_size, drop_remainder=config.drop_remainder)
     # Only now: a mistake until here can be mended in the same place.
-    open_workdir(workdir, config, joints)
-    write_environment(workdir, {"train": training, "validation": validation, **scored})
+    rundir.open_run(workdir, config, joints)
+    rundir.write_environment(workdir, {"train": training, "validation": validation, **scored})
     train.train(
         *(train.in_passes(config, len(training)), workdir, module, initial),
         *(training, validation, predict_step, shardings),
@@ -124,7 +105,7 @@ def mistakes_in(field: str, value: object) -> Iterator[None]:
     try:
         yield
     except (ValueError, ImportError) as error:
-        raise UserError(f"config.{field}={value!r}: {error}") from error
+        raise rundir.UserError(f"config.{field}={value!r}: {error}") from error
 
 
 def check(config: ConfigDict, *, device_count: int) -> None:
@@ -165,23 +146,24 @@ def check(config: ConfigDict, *, device_count: int) -> None:
     expect(config.eval.decode in codec.METHODS, "eval.decode", f"one of {', '.join(codec.METHODS)}")
     expect(config.eval.sigmas in metrics.SIGMAS, "eval.sigmas", "corrected or paper")
     if problems:
-        raise UserError("the config cannot be run:\n  " + "\n  ".join(problems))
+        raise rundir.UserError("the config cannot be run:\n  " + "\n  ".join(problems))
 
 
 def check_against_data(config: ConfigDict) -> keypoints.KeypointSet:
-    """The joints of the built data set; UserError names what the config asks of it in vain."""
+    """The joints of the built data set; UserError names what the config asks in vain."""
     name = config.data.name
     contents = data.annotations(data.built(name, config.data.dir))
     joints = keypoints.of_annotations(next(iter(contents.values())))
     asked, has = config.model.num_keypoints, len(joints)
     if asked != has:
-        raise UserError(f"config.model.num_keypoints={asked}: {name} has {has} keypoints")
+        raise rundir.UserError(f"config.model.num_keypoints={asked}: {name} has {has} keypoints")
     with mistakes_in("eval.sigmas", config.eval.sigmas):
         metrics.sigmas_of(joints, config.eval.sigmas)
     absent = [s for s in names(config.eval.splits) if s not in contents]
     if absent and not config.draw.images:
         splits = config.eval.splits
-        raise UserError(f"config.eval.splits={splits!r}: {name} has {', '.join(contents)} only")
+        has = ", ".join(contents)
+        raise rundir.UserError(f"config.eval.splits={splits!r}: {name} has {has} only")
     categories = [c for coco in contents.values() for c in coco["categories"]]
     there = {c[field] for c in categories for field in ("name", "supercategory")}
     for section in ("data", "eval"):
@@ -190,7 +172,7 @@ def check_against_data(config: ConfigDict) -> keypoints.KeypointSet:
         # of AP-10K's those that a part of it lacks are no mistake
         if unknown and not name.startswith(AP10K_LIKE):
             text = f"{unknown} are neither species nor families of {name}"
-            raise UserError(f"config.{section}.species={species!r}: {text}")
+            raise rundir.UserError(f"config.{section}.species={species!r}: {text}")
     return joints
 
 
@@ -214,7 +196,7 @@ def open_animals(config: ConfigDict, split: str, species: str, drawn: dict) -> d
         max_animals=config.data.max_animals,
     )
     if not len(animals):
-        raise UserError(
+        raise rundir.UserError(
             f"{config.data.name} has no animal of {species or 'any species'} in {split}"
         )
     return animals
@@ -230,59 +212,12 @@ def draw_images(config: ConfigDict, workdir: Path) -> dict:
     drawn["train"] = drawn["train"][: config.draw.shots or None]
     path = workdir / "draw.json"
     if path.exists() and json.loads(path.read_text()) != drawn:
-        raise UserError(
+        raise rundir.UserError(
             f"{path} names other images: the data set has changed since; delete the run"
         )
     workdir.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(drawn) + "\n")
+    rundir.write_json(path, drawn)
     return drawn
-
-
-def check_workdir(workdir: Path, config: ConfigDict) -> None:
-    """Raises UserError if the directory holds a run of another config."""
-    path = workdir / "config.json"
-    if path.exists() and (differing := differences(json.loads(path.read_text()), config)):
-        raise UserError(
-            f"{workdir} holds a run of another config; choose another --workdir, or delete it:\n  "
-            + "\n  ".join(differing)
-        )
-
-
-def differences(stored: dict, config: ConfigDict) -> list[str]:
-    """The fields in which a run's stored config is not this one, free fields aside."""
-    have, want = flatten(stored), flatten(json.loads(config.to_json()))
-    return [
-        f"{name}: {have.get(name, '(none)')} there, {want.get(name, '(none)')} now"
-        for name in sorted(have.keys() | want.keys())
-        if have.get(name) != want.get(name) and name not in FREE_FIELDS
-    ]
-
-
-def open_workdir(
-    workdir: Path, config: ConfigDict, joints: keypoints.KeypointSet = keypoints.AP10K
-) -> None:
-    """Make the run's directory, or see that it belongs to the same config."""
-    check_workdir(workdir, config)
-    path, joints_path = workdir / "config.json", workdir / "keypoints.json"
-    declared = keypoints.as_category(joints)
-    if joints_path.exists() and json.loads(joints_path.read_text()) != declared:
-        raise UserError(f"{workdir} holds a run on other joints: the data set has changed since")
-    if path.exists():
-        return
-    workdir.mkdir(parents=True, exist_ok=True)
-    joints_path.write_text(json.dumps(declared, indent=2) + "\n")
-    part = path.with_suffix(".tmp")
-    part.write_text(json.dumps(json.loads(config.to_json()), indent=2) + "\n")
-    part.replace(path)
-
-
-def flatten(tree: dict, prefix: str = "") -> dict:
-    """{'data.name': ...} of nested dicts."""
-    flat = {}
-    for name, value in tree.items():
-        nested = isinstance(value, dict)
-        flat |= flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
-    return flat
 
 
 def prepare_data(config: ConfigDict) -> None:
@@ -294,24 +229,6 @@ def prepare_data(config: ConfigDict) -> None:
         synthetic.generate(manual_dir, images=config.data.synthetic_images)
     dataset, name = config.data.name.split("/")
     build.build(name, manual_dir=manual_dir, data_dir=data_dir, dataset=dataset)
-
-
-def write_environment(workdir: Path, animals: dict[str, data.Animals]) -> None:
-    """Versions, hardware and the fingerprints of the splits; a later start appends its own."""
-    path = workdir / "environment.json"
-    starts = json.loads(path.read_text()) if path.exists() else []
-    starts.append(
-        {
-            "python": platform.python_version(),
-            "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-            "devices": [device.device_kind for device in jax.devices()],
-            "machine": platform.platform(),
-            "fingerprints": {split: a.fingerprint for split, a in animals.items()},
-            "animals": {split: len(a) for split, a in animals.items()},
-            "animals_without_keypoints": {split: a.unlabeled for split, a in animals.items()},
-        }
-    )
-    path.write_text(json.dumps(starts, indent=2) + "\n")
 
 
 def score(
@@ -336,9 +253,7 @@ def score(
         visualize.save(workdir / f"animals-{split}.png", sheet)
 
     results = runlog.plain(results)
-    part = workdir / "results.tmp"  # a results.json is whole: it stands for a finished run
-    part.write_text(json.dumps(results, indent=2) + "\n")
-    part.replace(workdir / "results.json")
+    rundir.write_json(workdir / "results.json", results)  # stands for a finished run
     return results
 
 
@@ -365,13 +280,14 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
-        raise UserError(f"{error}; see --help") from error
+        raise rundir.UserError(f"{error}; see --help") from error
     except (AttributeError, KeyError, TypeError) as error:  # from ml_collections
-        raise UserError(f"no such field: {error}; configs/base.py lists them all") from error
+        raise rundir.UserError(f"no such field: {error}; configs/base.py lists them all") from error
     if not flags.FLAGS["config"].present:
-        raise UserError("which config? For example --config=configs/quickstart.py; see --help")
+        example = "--config=configs/quickstart.py"
+        raise rundir.UserError(f"which config? For example {example}; see --help")
     if len(rest) > 1:
-        raise UserError(f"what is {rest[1]!r}? Options start with --; see --help")
+        raise rundir.UserError(f"what is {rest[1]!r}? Options start with --; see --help")
     return rest
 
 
@@ -395,7 +311,7 @@ def cli() -> None:
     """The command line: a user's mistake ends in one clear message and exit status 1."""
     try:
         app.run(main, flags_parser=parse_flags)
-    except (UserError, AnnotationError, OSError, FloatingPointError) as error:
+    except (rundir.UserError, AnnotationError, OSError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 import configs
 import tfds_ap10k  # noqa: F401  registers the builders
-from ap10k_jax import main, runlog, tables, weights
+from ap10k_jax import main, rundir, runlog, tables, weights
 from tfds_ap10k import taxonomy
 
 # Of a cell: done, to do, half done, or why it cannot be done.
@@ -49,7 +49,7 @@ class Step(NamedTuple):
 def config_of(cell: tables.Cell, settings: Sequence[str], runs: Path) -> ConfigDict:
     """The cell's config with the user's settings, `[GLOB:]FIELD=VALUE`; `runs` holds all runs.
 
-    Raises main.UserError for settings that name no field or do not fit it.
+    Raises rundir.UserError for settings that name no field or do not fit it.
     """
     config = default_config(cell.config)
     for field, value in cell.overrides.items():
@@ -74,8 +74,8 @@ def is_scoring_alone(cell: tables.Cell) -> bool:
 def changed(step: Step) -> tuple[str, ...]:
     """The fields in which a cell is not the paper's, as `epochs=20`, free fields aside."""
     papers = config_of(step.cell, (), step.workdir)
-    have, want = main.flatten(step.config.to_dict()), main.flatten(papers.to_dict())
-    fixed = main.FREE_FIELDS | ({"init_from"} if step.cell.after else set())
+    have, want = rundir.flatten(step.config.to_dict()), rundir.flatten(papers.to_dict())
+    fixed = rundir.FREE_FIELDS | ({"init_from"} if step.cell.after else set())
     return tuple(f"{k}={v}" for k, v in have.items() if k not in fixed and v != want[k])
 
 
@@ -91,15 +91,15 @@ def parse_setting(setting: str) -> tuple[str, str, str]:
     name, equals, value = setting.partition("=")
     pattern, _, field = name.rpartition(":")
     if not equals:
-        raise main.UserError(f"--set {setting}: expected [GLOB:]FIELD=VALUE")
+        raise rundir.UserError(f"--set {setting}: expected [GLOB:]FIELD=VALUE")
     return pattern or "*", field, value
 
 
 def typed(config: ConfigDict, field: str, text: str) -> object:
     """The text as a value of the type that the field has."""
-    flat = main.flatten(config.to_dict())
+    flat = rundir.flatten(config.to_dict())
     if field not in flat:
-        raise main.UserError(f"--set {field}: no such field; configs/base.py lists them all")
+        raise rundir.UserError(f"--set {field}: no such field; configs/base.py lists them all")
     if isinstance(flat[field], str):
         return text
     try:
@@ -108,7 +108,7 @@ def typed(config: ConfigDict, field: str, text: str) -> object:
         value = text
     kinds = (float, int) if isinstance(flat[field], float) else type(flat[field])
     if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(flat[field], bool):
-        raise main.UserError(f"--set {field}={text}: expected such as {flat[field]}")
+        raise rundir.UserError(f"--set {field}={text}: expected such as {flat[field]}")
     return float(value) if isinstance(flat[field], float) else value
 
 
@@ -117,8 +117,8 @@ def command(step: Step) -> list[str]:
     folder = Path(configs.__file__).parent
     if folder.is_relative_to(Path.cwd()):
         folder = folder.relative_to(Path.cwd())
-    plain = main.flatten(default_config(step.cell.config).to_dict())
-    fields = main.flatten(step.config.to_dict())
+    plain = rundir.flatten(default_config(step.cell.config).to_dict())
+    fields = rundir.flatten(step.config.to_dict())
     changed = [f"--config.{k}={v}" for k, v in fields.items() if v != plain[k]]
     start = ["python", "-m", "ap10k_jax.main", f"--config={folder / step.cell.config}"]
     return [*start, f"--workdir={step.workdir}", *changed]
@@ -151,7 +151,7 @@ def state_of(config: ConfigDict, workdir: Path, *, after: str = "") -> tuple[str
         if after and stored["init_from"].endswith(f"/{after}"):
             # all runs together may have been moved since
             stored["init_from"] = config.init_from
-        differing = main.differences(stored, config)
+        differing = rundir.differences(stored, config)
         if differing:
             return OTHER, "; ".join(differing)
         if (workdir / "results.json").exists():

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from ap10k_jax import data, devices, evaluate, keypoints, main, plan, train
+from ap10k_jax import data, devices, evaluate, keypoints, main, plan, rundir, train
 from tfds_ap10k import build, synthetic
 from tfds_ap10k.animal_pose import conversion
 
@@ -96,7 +96,7 @@ def start(step: plan.Step) -> int:
     """`reproduce.start` in this process: what is compiled stays."""
     try:
         main.run(step.config.copy_and_resolve_references(), step.workdir)
-    except (main.UserError, OSError) as error:
+    except (rundir.UserError, OSError) as error:
         print(f"error: {error}")
         return 1
     return 0

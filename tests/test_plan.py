@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from ap10k_jax import main, plan, tables
+from ap10k_jax import plan, rundir, tables
 
 CELLS = {
     cell.name: cell
@@ -76,7 +76,7 @@ def test_a_cell_that_only_scores_is_never_made_to_train():
     ],
 )
 def test_a_setting_that_does_not_fit_is_explained(setting, message):
-    with pytest.raises(main.UserError, match=message):
+    with pytest.raises(rundir.UserError, match=message):
         plan.config_of(CELLS["sl/hrnet_w32-scratch-210-split1"], [setting], Path("runs"))
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ap10k_jax import checkpoint, data, main, train
+from ap10k_jax import checkpoint, data, main, rundir, train
 from configs import base, cdtl, cross_dataset, dg_inter, dg_intra, sl, transfer
 from tfds_ap10k import taxonomy
 
@@ -126,7 +126,7 @@ def test_a_draw_that_leaves_nothing_to_test_on_is_refused(every_animal, config, 
     with pytest.raises(ValueError, match="leaves none to test on"):
         data.draw(Ids(range(5)), images=5, seed=0)
     config.draw.images = 140
-    with pytest.raises(main.UserError, match=r"config.draw.images=140: 48 images"):
+    with pytest.raises(rundir.UserError, match=r"config.draw.images=140: 48 images"):
         main.run(config, tmp_path / "run")
 
 
@@ -150,7 +150,7 @@ def test_a_run_trains_on_the_drawn_images_and_tests_on_the_others(config, tmp_pa
     assert (every["test"], every["sha256"]) == (drawn["test"], drawn["sha256"])
 
     (tmp_path / "run" / "draw.json").write_text(json.dumps(drawn | {"test": [1]}))
-    with pytest.raises(main.UserError, match="names other images"):
+    with pytest.raises(rundir.UserError, match="names other images"):
         main.run(config, tmp_path / "run")
 
 
@@ -178,7 +178,7 @@ def test_a_run_that_has_not_ended_is_no_start_for_another(config, tmp_path):
     main.run(config, tmp_path / "run")
     (tmp_path / "run" / "results.json").unlink()
     config.init_from = str(tmp_path / "run")
-    with pytest.raises(main.UserError, match=r"not been trained to its end.*checkpoints/<step>"):
+    with pytest.raises(rundir.UserError, match=r"not been trained to its end.*checkpoints/<step>"):
         main.run(config, tmp_path / "next")
     step = checkpoint.saved_in(tmp_path / "run")[-1].step
     config.init_from, config.epochs = str(tmp_path / "run" / "checkpoints" / str(step)), 0

@@ -1,0 +1,98 @@
+"""The directory of a run: whose config it holds, on what it ran, and that it is not mixed up."""
+
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from ap10k_jax import data, keypoints
+
+# Fields that change where and how fast a run goes, but not its numbers: they may differ between
+# starts of the same run.
+FREE_FIELDS = {
+    "data.dir",
+    "data.manual_dir",
+    "data.loader_threads",
+    "checkpoint_every_epochs",
+}
+PACKAGES = (
+    *("ap10k_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain"),
+    *("tensorflow-datasets", "numpy", "opencv-python-headless", "pycocotools"),
+)
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; shown without a traceback."""
+
+
+def check(workdir: Path, config: ConfigDict) -> None:
+    """Raises UserError if the directory holds a run of another config."""
+    path = workdir / "config.json"
+    if path.exists() and (differing := differences(json.loads(path.read_text()), config)):
+        raise UserError(
+            f"{workdir} holds a run of another config; choose another --workdir, or delete it:\n  "
+            + "\n  ".join(differing)
+        )
+
+
+def differences(stored: dict, config: ConfigDict) -> list[str]:
+    """The fields in which a run's stored config is not this one, free fields aside."""
+    have, want = flatten(stored), flatten(json.loads(config.to_json()))
+    return [
+        f"{name}: {have.get(name, '(none)')} there, {want.get(name, '(none)')} now"
+        for name in sorted(have.keys() | want.keys())
+        if have.get(name) != want.get(name) and name not in FREE_FIELDS
+    ]
+
+
+def open_run(
+    workdir: Path, config: ConfigDict, joints: keypoints.KeypointSet = keypoints.AP10K
+) -> None:
+    """Make the run's directory, or see that it belongs to the same config."""
+    check(workdir, config)
+    path, joints_path = workdir / "config.json", workdir / "keypoints.json"
+    declared = keypoints.as_category(joints)
+    if joints_path.exists() and json.loads(joints_path.read_text()) != declared:
+        raise UserError(f"{workdir} holds a run on other joints: the data set has changed since")
+    if path.exists():
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(joints_path, declared)
+    write_json(path, json.loads(config.to_json()))
+
+
+def flatten(tree: dict, prefix: str = "") -> dict:
+    """{'data.name': ...} of nested dicts."""
+    flat = {}
+    for name, value in tree.items():
+        nested = isinstance(value, dict)
+        flat |= flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return flat
+
+
+def write_environment(workdir: Path, animals: dict[str, data.Animals]) -> None:
+    """Versions, hardware and the fingerprints of the splits; a later start appends its own."""
+    path = workdir / "environment.json"
+    starts = json.loads(path.read_text()) if path.exists() else []
+    starts.append(
+        {
+            "python": platform.python_version(),
+            "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+            "devices": [device.device_kind for device in jax.devices()],
+            "machine": platform.platform(),
+            "fingerprints": {split: a.fingerprint for split, a in animals.items()},
+            "animals": {split: len(a) for split, a in animals.items()},
+            "animals_without_keypoints": {split: a.unlabeled for split, a in animals.items()},
+        }
+    )
+    write_json(path, starts)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a file that is there whole or, after a kill, not at all."""
+    part = path.with_suffix(".tmp")
+    part.write_text(json.dumps(value, indent=2) + "\n")
+    part.replace(path)
