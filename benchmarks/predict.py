@@ -2,8 +2,8 @@
 
     python benchmarks/predict.py CHECKPOINT
 
-JAX (as the Predictor runs it) and onnxruntime (extra `export`) take turns, so that whatever else the
-machine does meets both. Medians; crops are random bytes, which cost what photographs cost.
+JAX (as the Predictor runs it) and onnxruntime (extra `export`) take turns, so that whatever else
+the machine does meets both. Medians; crops are random bytes, which cost what photographs cost.
 """
 
 import argparse
