@@ -8,11 +8,13 @@ import functools
 from pathlib import Path
 
 import jax
+import lively
 import pytest
 from ml_collections import ConfigDict
 
 from ap10k_jax import devices, models
 from ap10k_jax.models import hrnet
+from ap10k_jax.predict import Predictor
 from configs import quickstart
 from tfds_ap10k import build, synthetic
 
@@ -75,3 +77,14 @@ def config_of(nano):
 @pytest.fixture
 def config(config_of, synthetic_dir):
     return config_of(synthetic_dir)
+
+
+@pytest.fixture(scope="session")
+def checkpoint_dir(nano, tmp_path_factory) -> Path:
+    """An exported checkpoint whose heatmaps depend on the image, although it was never trained."""
+    return lively.export(tmp_path_factory.mktemp("checkpoint") / "exported")
+
+
+@pytest.fixture(scope="session")
+def predictor(checkpoint_dir) -> Predictor:
+    return Predictor.load(checkpoint_dir, batch_sizes=(1, 8))

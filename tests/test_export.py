@@ -8,7 +8,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import lively
 import numpy as np
 import pytest
 from jax import export as jax_export
@@ -17,16 +16,6 @@ from ap10k_jax import data, evaluate, export, keypoints, models, visualize
 from ap10k_jax.predict import Predictor
 
 RUNNER = Path(__file__).parents[1] / "examples" / "run_onnx.py"
-
-
-@pytest.fixture(scope="module")
-def checkpoint_dir(nano, tmp_path_factory):
-    return lively.export(tmp_path_factory.mktemp("checkpoint") / "exported")
-
-
-@pytest.fixture(scope="module")
-def predictor(checkpoint_dir):
-    return Predictor.load(checkpoint_dir, batch_sizes=(1, 8))
 
 
 @pytest.fixture(scope="module")

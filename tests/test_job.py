@@ -3,22 +3,11 @@
 import json
 
 import cv2
-import lively
 import numpy as np
 import pytest
 
 from ap10k_jax import job, predict_files, video, visualize
 from ap10k_jax.predict import Predictor
-
-
-@pytest.fixture(scope="module")
-def checkpoint_dir(nano, tmp_path_factory):
-    return lively.export(tmp_path_factory.mktemp("checkpoint") / "exported")
-
-
-@pytest.fixture(scope="module")
-def predictor(checkpoint_dir):
-    return Predictor.load(checkpoint_dir, batch_sizes=(1, 8))
 
 
 def picture(seed, size=(60, 80)):

@@ -14,16 +14,6 @@ from ap10k_jax.predict import Predictor
 
 
 @pytest.fixture(scope="module")
-def checkpoint_dir(nano, tmp_path_factory):
-    return lively.export(tmp_path_factory.mktemp("checkpoint") / "exported")
-
-
-@pytest.fixture(scope="module")
-def predictor(checkpoint_dir):
-    return Predictor.load(checkpoint_dir, batch_sizes=(1, 8))
-
-
-@pytest.fixture(scope="module")
 def animals(synthetic_dir):
     return data.Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
 
