@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ap10k_jax import main as program
-from ap10k_jax import plan, report, tables
+from ap10k_jax import plan, report, rundir, tables
 from tfds_ap10k.annotations import AnnotationError
 
 EPILOG = """\
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         return reproduce(options)
-    except program.UserError as error:
+    except rundir.UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -121,7 +121,7 @@ def reproduce(options: argparse.Namespace) -> int:
     chosen = [cell for cell in everything if fnmatch.fnmatchcase(cell.name, options.cells)]
     if not chosen:
         some = ", ".join(cell.name for cell in everything[:3])
-        raise program.UserError(f"no cell matches --cells={options.cells}; some are {some}")
+        raise rundir.UserError(f"no cell matches --cells={options.cells}; some are {some}")
     chosen = with_predecessors(chosen)
     steps = plan.make(chosen, options.set, options.workdir)
     if options.dry_run:
