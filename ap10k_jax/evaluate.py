@@ -131,7 +131,7 @@ def full_score(animals: data.Animals, rows: list[dict], *, sigmas: str) -> dict:
     truth, result = animals.ground_truth(), score(animals, rows, sigmas=sigmas)
     is_ap10k = animals.keypoint_set.names == keypoints.AP10K.names
     scores = [
-        metrics.evaluate(truth, rows, sigmas=name)
+        result if name == sigmas else metrics.evaluate(truth, rows, sigmas=name)
         for name in (metrics.SIGMAS if is_ap10k else ("corrected",))
     ]
     result["AP_by_sigmas"] = {numbers["sigmas"]: numbers["AP"] for numbers in scores}
