@@ -1,11 +1,13 @@
 """Training: the state, one step as a pure function, and the loop written out in order."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import flax
 import flax.linen as nn
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,7 +38,31 @@ class TrainState:
 
     @property
     def variables(self) -> dict:
+        """What is scored, and what a notebook loads."""
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+    def parts(self) -> dict:
+        """The state as the parts of a checkpoint, see checkpoint.py."""
+        return {
+            "variables": self.variables,
+            "optimizer": {"step": self.step, "opt_state": self.opt_state},
+        }
+
+    @classmethod
+    def of_parts(cls, parts: dict) -> "TrainState":
+        return cls(**parts["variables"], **parts["optimizer"])
+
+
+class Method(NamedTuple):
+    """What a way to learn brings to the loop; `supervised` is the usual one, semi.py has another.
+
+    A batch holds `image` and `index` of labelled animals; its `inputs` go to the step.
+    """
+
+    batches: grain.IterDataset
+    inputs: tuple[str, ...]
+    init_state: Callable  # (variables, optimizer) -> a state as TrainState
+    make_step: Callable  # (module, optimizer, shardings) -> a step as make_train_step's
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -192,6 +218,22 @@ def is_unfinished(workdir: Path) -> bool:
     return (workdir / "checkpoints").is_dir() and not (workdir / "results.json").exists()
 
 
+def supervised(config: ConfigDict, animals: data.Animals, shardings: devices.Shardings) -> Method:
+    """Learning from labelled animals alone, as in the paper; epochs are passes, see `in_passes`."""
+    batches = data.train_batches(
+        animals,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        seed=config.seed,
+        image_size=config.data.image_size,
+        augmentation=transforms.Augmentation(**config.augment),
+        drop_remainder=config.drop_remainder,
+        multiple_of=shardings.batch.mesh.size,
+        threads=config.data.loader_threads,
+    )
+    return Method(batches, ("image", "keypoints", "weights"), init_state, make_train_step)
+
+
 class Window:
     """The steps since the last line of the log: their numbers, photographs and times."""
 
@@ -218,13 +260,22 @@ class Window:
         now = time.perf_counter()
         seconds, waited = now - self._start, self._waited
         self._start, self._waited = now, 0.0
-        means = {k: float(np.mean([n[k] for n in numbers])) for k in numbers[0]}
+        means = {k: mean([n[k] for n in numbers]) for k in numbers[0]}
         images = sum(len(index) for _, _, index in steps)
         return means | {"images_per_second": images / seconds, "waiting_for_data": waited / seconds}
 
     def restart_clock(self) -> None:
         """Leave out what has passed since the last line (compiling, scoring, saving)."""
         self._start, self._waited = time.perf_counter(), 0.0
+
+
+def mean(values: Sequence) -> float:
+    """The mean of numbers; of (sum, count) pairs that of what was counted, nan if nothing was."""
+    values = np.asarray(values, float)
+    if values.ndim == 1:
+        return float(np.mean(values))
+    total, count = values.sum(axis=0)
+    return float(total / count) if count else float("nan")
 
 
 def train(
@@ -236,37 +287,29 @@ def train(
     validation: data.Animals,
     predict_step: Callable,
     shardings: devices.Shardings,
+    method: Method | None = None,
 ) -> None:
     """Train in `workdir` until `config.epochs` are done, going on from its latest checkpoint.
 
     Epochs are passes over `animals` here, see `in_passes`. `initial` are the variables of a run
     that has none yet; `predict_step` (see evaluate.py) scores the validation animals every few
-    epochs. Raises NonFiniteLoss.
+    epochs. `method` is `supervised` if none is given. Raises NonFiniteLoss.
     """
+    method = method or supervised(config, animals, shardings)
     steps_per_epoch = data.steps_per_epoch(
         len(animals), config.batch_size, drop_remainder=config.drop_remainder
     )
     total_steps = config.epochs * steps_per_epoch
     schedule = learning_rate(config, steps_per_epoch)
     optimizer = optax.adam(schedule)
-    step_fn = make_train_step(module, optimizer, shardings)
-    iterator = iter(
-        data.train_batches(
-            animals,
-            batch_size=config.batch_size,
-            epochs=config.epochs,
-            seed=config.seed,
-            image_size=config.data.image_size,
-            augmentation=transforms.Augmentation(**config.augment),
-            drop_remainder=config.drop_remainder,
-            multiple_of=shardings.batch.mesh.size,
-            threads=config.data.loader_threads,
-        )
-    )
+    step_fn = method.make_step(module, optimizer, shardings)
+    iterator = iter(method.batches)
 
     with checkpoint.Checkpoints(workdir / "checkpoints") as checkpoints:
         shapes = models.shapes(module, image_size=(config.data.image_size,) * 2)
-        state = restore_or_init(checkpoints, initial, optimizer, iterator, shapes, shardings)
+        state = restore_or_init(
+            *(checkpoints, initial, method.init_state, optimizer, iterator, shapes, shardings)
+        )
         first = int(state.step) + 1
         with runlog.RunLog(workdir, step=first - 1, total_steps=total_steps) as log:
             window = Window(animals)
@@ -274,7 +317,7 @@ def train(
             log.show(now="compiling")
             for step in range(first, total_steps + 1):
                 batch, waited = next_batch(iterator, in_flight)
-                arrays = {name: batch[name] for name in ("image", "keypoints", "weights")}
+                arrays = {name: batch[name] for name in method.inputs}
                 state, numbers = step_fn(state, arrays)
                 window.add(step, numbers, batch["index"], waited)
                 in_flight = [*in_flight[-1:], numbers["loss"]]
@@ -311,7 +354,7 @@ def train(
                     log.show(AP=f"{ap:.3f}", now="training")
                 if last or ap is not None or epoch % config.checkpoint_every_epochs == 0:
                     log.flush()
-                    checkpoints.save(step, parts(state, iterator), ap=ap)
+                    checkpoints.save(step, state.parts() | {"data": iterator}, ap=ap)
                 window.restart_clock()
 
 
@@ -325,18 +368,10 @@ def next_batch(iterator: Iterator[dict], in_flight: list[Array]) -> tuple[dict, 
     return batch, seconds if waited else 0.0
 
 
-def parts(state: TrainState, iterator: Iterator[dict]) -> dict:
-    """The state as the parts of a checkpoint, see checkpoint.py."""
-    return {
-        "variables": state.variables,
-        "optimizer": {"step": state.step, "opt_state": state.opt_state},
-        "data": iterator,
-    }
-
-
 def restore_or_init(
     checkpoints: checkpoint.Checkpoints,
     initial: dict | None,
+    init_state: Callable,
     optimizer: optax.GradientTransformation,
     iterator: Iterator[dict],
     shapes: dict,
@@ -353,10 +388,5 @@ def restore_or_init(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings.replicated),
         jax.eval_shape(lambda variables: init_state(variables, optimizer), shapes),
     )
-    stored = checkpoints.restore(saved[-1].step, parts(abstract, iterator))
-    return TrainState(
-        step=stored["optimizer"]["step"],
-        params=stored["variables"]["params"],
-        batch_stats=stored["variables"]["batch_stats"],
-        opt_state=stored["optimizer"]["opt_state"],
-    )
+    stored = checkpoints.restore(saved[-1].step, abstract.parts() | {"data": iterator})
+    return type(abstract).of_parts(stored)
