@@ -20,7 +20,7 @@ FREE_FIELDS = {
 }
 PACKAGES = (
     *("ap10k_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain"),
-    *("tensorflow-datasets", "numpy", "opencv-python-headless", "pycocotools"),
+    *("tensorflow-datasets", "numpy", "opencv-python-headless", "simplejpeg", "pycocotools"),
 )
 
 

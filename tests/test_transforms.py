@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import io
 import pickle
 import subprocess
 import sys
@@ -9,7 +10,9 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from golden_files import copy, shared, whole
+from PIL import Image
 
 from ap10k_jax import keypoints, transforms
 
@@ -418,7 +421,45 @@ def test_grey_photographs_become_rgb():
     assert transforms.decode_image(grey).shape == (8, 8, 3)
 
 
-@pytest.mark.parametrize("data", [b"", b"not a photograph"])
+def jpeg(mode="RGB", **options):
+    """A smooth picture of odd sides as JPEG."""
+    noise = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+    pixels = cv2.resize(noise, (203, 157), interpolation=cv2.INTER_CUBIC)
+    Image.fromarray(pixels).convert(mode).save(file := io.BytesIO(), "JPEG", **options)
+    return file.getvalue()
+
+
+def opencv(data):
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        jpeg(subsampling=0),  # 4:4:4
+        jpeg(subsampling=1),  # 4:2:2
+        jpeg(subsampling=2),  # 4:2:0, what cameras write
+        jpeg(progressive=True),
+        jpeg(quality=10),
+        jpeg("L"),
+        jpeg("CMYK"),
+        jpeg(keep_rgb=True),
+        jpeg() + b"more",
+    ],
+)
+def test_jpegs_are_decoded_as_opencv_does_to_the_bit(data):
+    np.testing.assert_array_equal(transforms.decode_image(data), opencv(data))
+
+
+def test_a_damaged_photograph_that_opencv_can_read_is_read():
+    data = jpeg()
+    damaged = data[:900] + b"\xff\xff\x00\x01" * 3 + data[912:]
+    with pytest.raises(ValueError, match="Corrupt"):
+        simplejpeg.decode_jpeg(damaged)
+    np.testing.assert_array_equal(transforms.decode_image(damaged), opencv(damaged))
+
+
+@pytest.mark.parametrize("data", [b"", b"not a photograph", jpeg()[:900], jpeg()[:2]])
 def test_unreadable_photograph_is_named(data):
     with pytest.raises(ValueError, match=r"000000000071\.jpg"):
         transforms.decode_image(data, "000000000071.jpg")
