@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ap10k_jax import figures, metrics, page, plan, results, tables
+from ap10k_jax import exposure, figures, metrics, page, plan, results, tables
 
 READING = (
     "Ours / the paper's. With more than one run a number is the mean over runs, +- the standard "
@@ -39,15 +39,20 @@ def write(
         "Tables 3 to 11" if everything else f"Table {', '.join(map(str, chosen))}"
     )
     parts = [*summary(values), *departures(list(runs.values()))]
+    extra = {}
     for table in chosen:
         parts += table_parts(table, [v for v in values if v.number.table == table], runs)
+        if table == exposure.TABLE:
+            seen = exposure.look(workdir, steps)
+            parts += exposure.parts(seen)
+            extra[f"{stem}-shared.csv"] = as_csv(exposure.FIELDS, exposure.rows(seen))
     parts += evidence(list(runs.values()))
     contents = {
         f"{stem}.md": page.markdown(title, parts),
         f"{stem}.csv": numbers_csv(values),
         f"{stem}-species.csv": species_csv(list(runs.values())),
         f"{stem}.html": page.page(title, parts),
-    }
+    } | extra
     workdir.mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
         (workdir / name).write_text(text)

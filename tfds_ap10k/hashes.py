@@ -36,6 +36,7 @@ MAX_STRETCH = 0.12  # of the width or height: a moved thumbnail that needs more 
 MAX_ASPECT = 1.2  # ratio of the two aspect ratios; a slight crop changes it by less
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 FORMAT = 1  # of the cache; raise it whenever hashes or thumbnails are made in another way
+PACKAGES = ("imagehash", "faiss")  # of the extra `curate`
 BATCH = 256  # photographs between two writes to the cache
 QUERIES = 2048  # hashes looked up at a time: bounds the memory that their neighbours take
 
@@ -54,6 +55,12 @@ class Pair(NamedTuple):
     second: int
     bits: int  # in which the hashes differ, of 256
     similarity: float  # correlation of the thumbnails, 1 for the same picture
+
+
+def limits() -> dict[str, float]:
+    """What a search's result depends on, besides the photographs."""
+    names = ("FORMAT", "MAX_BITS", "COARSE", "MIN_SIMILARITY", "MAX_STRETCH", "MAX_ASPECT")
+    return {name: globals()[name] for name in names}
 
 
 def find_photographs(folder: Path) -> list[Path]:
@@ -122,15 +129,21 @@ def fingerprints(
         for path, result in zip(files, found, strict=True)
         if not isinstance(result, str)
     ]
-    side = HASH_SIDE**2 // 8
-    hashes = b"".join(row[1] for row in sound)
-    pixels = b"".join(row[2] for row in sound)
+    return together([path for path, *_ in sound], [row[1:] for row in sound]), unreadable
+
+
+def together(
+    files: Sequence[Path], made: Iterable[tuple[bytes, bytes, tuple[int, int]]]
+) -> Fingerprints:
+    """What `fingerprint` made of each of the files, as arrays."""
+    rows = list(made)
+    bits, pixels = (b"".join(row[part] for row in rows) for part in (0, 1))
     return Fingerprints(
-        [row[0] for row in sound],
-        np.frombuffer(hashes, np.uint8).reshape(-1, side),
+        list(files),
+        np.frombuffer(bits, np.uint8).reshape(-1, HASH_SIDE**2 // 8),
         np.frombuffer(pixels, np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL),
-        np.array([row[3] for row in sound], np.int64).reshape(-1, 2),
-    ), unreadable
+        np.array([row[2] for row in rows], np.int64).reshape(-1, 2),
+    )
 
 
 class _Cache:
