@@ -47,7 +47,8 @@ def between(first: str, second: str, data_dir: str | Path | None, cache: Path) -
     """The photographs that two built data sets, as ap10k/split1, share.
 
     They are searched once, and again when a data set or the search has changed: the result is kept
-    in the folder `cache`, for either order. Raises NotChecked if a data set is not there or the extra is missing.
+    in the folder `cache`, for either order. Raises NotChecked if a data set is not there or the
+    extra is missing.
     """
     if first > second:
         return [

@@ -11,8 +11,9 @@ below --workdir. Run the same command again at any time: finished cells are foun
 half-finished ones go on from their last checkpoint, and a failed cell stops only those that start
 from its weights. Tables share cells, and run them once.
 
-The report goes to WORKDIR/report-TABLES.md, .csv, -species.csv and .html. For Table 11 it says which
-photographs AP-10K and Animal-Pose share, and the AP without them (-shared.csv; extra `curate`).
+The report goes to WORKDIR/report-TABLES.md, .csv, -species.csv and .html. For Table 11 it says
+which photographs AP-10K and Animal-Pose share, and the AP without them (also -shared.csv; needs the
+extra `curate`).
 """
 
 import argparse
