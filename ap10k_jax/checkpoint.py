@@ -10,6 +10,8 @@ the parts lie apart, so that a notebook reads the variables without the optimize
 """
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,13 +36,15 @@ class Checkpoints:
     """The checkpoints of one run: the latest, to go on from, and the best by validation AP.
 
     Orbax writes each into a temporary folder that it renames when all is on disk, so a killed
-    writer leaves nothing that could be taken for a whole checkpoint.
+    writer leaves nothing that could be taken for a whole checkpoint. What a killed writer left is
+    cleared away; a `reader` leaves it, which may be what another process is writing.
     """
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, *, reader: bool = False):
+        self._latest = policies.LatestN(1)
         keep = policies.AnyPreservationPolicy(
             [
-                policies.LatestN(1),
+                self._latest,
                 policies.BestN(
                     get_metric_fn=lambda metrics: metrics["AP"],
                     n=1,
@@ -49,7 +53,7 @@ class Checkpoints:
             ]
         )
         self._checkpointer = ocp.training.Checkpointer(
-            directory, preservation_policy=keep, cleanup_tmp_directories=True
+            directory, preservation_policy=keep, cleanup_tmp_directories=not reader
         )
 
     def __enter__(self):
@@ -63,11 +67,34 @@ class Checkpoints:
         return [Saved(c.step, (c.metrics or {}).get("AP")) for c in self._checkpointer.checkpoints]
 
     def save(self, step: int, parts: dict, *, ap: float | None) -> None:
-        """Write `parts` in the background; an earlier save is finished first."""
+        """Write `parts` in the background; an earlier save is finished first.
+
+        A checkpoint of the step that `save_stopped` wrote is replaced.
+        """
+        self._latest.n = 1
         # force: without it Orbax skips a checkpoint while the previous one is being written
         self._checkpointer.save_checkpointables_async(
-            step, parts, force=True, metrics=None if ap is None else {"AP": ap}
+            *(step, parts),
+            force=True,
+            overwrite=any(c.step == step for c in self.saved()),
+            metrics=None if ap is None else {"AP": ap},
         )
+
+    def save_stopped(self, step: int, parts: dict, *, window: list) -> None:
+        """Write `parts` of a run that stops where no checkpoint is due, and wait for it.
+
+        `window` is JSON, for `window`. The latest checkpoint before it stays: this one may be
+        replaced when the run goes on, and for a moment neither would be there.
+        """
+        self._latest.n = 2
+        self._checkpointer.save_checkpointables(
+            step, parts, force=True, custom_metadata={"window": window}
+        )
+
+    def window(self, step: int) -> list:
+        """What `save_stopped` was given; an empty list for other checkpoints."""
+        custom = self._checkpointer.checkpointables_metadata(step).custom_metadata
+        return (custom or {}).get("window", [])
 
     def restore(self, step: int, parts: dict) -> dict:
         """The parts of `step`; `parts` gives shapes and shardings, and iterators set in place."""
@@ -78,7 +105,7 @@ def saved_in(workdir: Path) -> list[Saved]:
     """The finished checkpoints of a run directory, oldest first."""
     if not (workdir / "checkpoints").is_dir():
         return []
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
+    with Checkpoints(workdir / "checkpoints", reader=True) as checkpoints:
         return checkpoints.saved()
 
 
@@ -125,12 +152,17 @@ def load(path: str | Path) -> tuple[nn.Module, dict, dict]:
 
 
 def export(path: str | Path, variables: dict, config: dict) -> None:
-    """Write variables and config to a new folder that `load` reads."""
+    """Write variables and config to a new folder that `load` reads; it is there whole or not."""
     path = Path(path).expanduser().absolute()
     if path.exists():
         raise FileExistsError(f"{path} exists already; choose another place for the checkpoint")
-    ocp.save_checkpointables(path, {"variables": variables})
-    (path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    unfinished = path.with_name(f"{path.name}.unfinished-{os.getpid()}")
+    try:
+        ocp.save_checkpointables(unfinished, {"variables": variables})
+        (unfinished / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        unfinished.rename(path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _locate(path: Path) -> tuple[Path, Path]:

@@ -18,7 +18,17 @@ from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ap10k_jax import bootstrap, codec, data, devices, keypoints, metrics, transforms, visualize
+from ap10k_jax import (
+    bootstrap,
+    codec,
+    data,
+    devices,
+    keypoints,
+    metrics,
+    stop,
+    transforms,
+    visualize,
+)
 
 # ImageNet's, on RGB in 0..1, as every pretrained backbone here expects.
 MEAN = (0.485, 0.456, 0.406)
@@ -75,7 +85,10 @@ def make_predict_step(
 def predict(
     step: Callable, variables: dict, animals: data.Animals, config: ConfigDict, *, name: str
 ) -> list[dict]:
-    """A COCO keypoint row for every animal, in the data set's order; `name` is for the bar."""
+    """A COCO keypoint row for every animal, in the data set's order; `name` is for the bar.
+
+    Raises stop.Stopped between batches where the process has been told to stop.
+    """
     batches = data.eval_batches(
         animals,
         batch_size=config.eval.batch_size,
@@ -85,6 +98,7 @@ def predict(
     total = math.ceil(len(animals) / config.eval.batch_size)
     rows = []
     for batch in tqdm(batches, total=total, desc=name, unit="batch", leave=False):
+        stop.check()
         points = np.asarray(step(variables, batch["image"]))
         points = to_image(points, batch)
         # the last batch is filled up with animals of index -1

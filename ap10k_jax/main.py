@@ -1,8 +1,8 @@
 """Train and evaluate: `python -m ap10k_jax.main --config=configs/sl.py [--workdir=runs/sl]`.
 
 Any field of the config can be overridden, as in `--config.model.name=hrnet_w48`; configs/base.py
-says what each one means. A run started again in its directory goes on where it was. The directory
-ends up with
+says what each one means. A run started again in its directory goes on where it was; told to stop
+(SIGTERM, Ctrl-C) it saves at the step it has reached. The directory ends up with
 
   config.json, environment.json     what was run, on what
   keypoints.json                    the joints, as a COCO category declares them
@@ -39,6 +39,7 @@ from ap10k_jax import (
     models,
     rundir,
     runlog,
+    stop,
     train,
     visualize,
 )
@@ -308,9 +309,16 @@ def name_of(config_filename: str) -> str:
 
 
 def cli() -> None:
-    """The command line: a user's mistake ends in one clear message and exit status 1."""
+    """The command line: a user's mistake ends in one clear message and exit status 1.
+
+    Told to stop it ends with 143 or 130, see stop.py.
+    """
     try:
-        app.run(main, flags_parser=parse_flags)
+        with stop.handled():
+            app.run(main, flags_parser=parse_flags)
+    except stop.Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(stopped.status)
     except (rundir.UserError, AnnotationError, OSError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
 

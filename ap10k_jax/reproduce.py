@@ -9,7 +9,8 @@
 A table is made of cells, each a run like any other: `ap10k_jax.main` in a directory of its own
 below --workdir. Run the same command again at any time: finished cells are found and not repeated,
 half-finished ones go on from their last checkpoint, and a failed cell stops only those that start
-from its weights. Tables share cells, and run them once.
+from its weights. SIGTERM and Ctrl-C are passed on: the cell saves where it is. Tables share cells,
+and run them once.
 
 The report goes to WORKDIR/report-TABLES.md, .csv, -species.csv and .html. For Table 11 it says
 which photographs AP-10K and Animal-Pose share, and the AP without them (also -shared.csv; needs the
@@ -26,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ap10k_jax import main as program
-from ap10k_jax import plan, report, rundir, tables
+from ap10k_jax import plan, report, rundir, stop, tables
 from tfds_ap10k.annotations import AnnotationError
 
 EPILOG = """\
@@ -45,13 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     options = parse(arguments)
     try:
-        return reproduce(options)
+        # a cell ends within the usual grace: a little more for this process
+        with stop.handled(stop.GRACE + 3):
+            return reproduce(options)
     except rundir.UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on from here.", file=sys.stderr)
-        return 130
+    except stop.Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.status
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -202,8 +205,20 @@ def run(steps: Sequence[plan.Step], failed: dict[str, str]) -> dict[str, str]:
 
 
 def start(step: plan.Step) -> int:
-    """Run the cell in a process of its own, of which neither a crash nor memory stays; status."""
-    return subprocess.run([sys.executable, *plan.command(step)[1:]], check=False).returncode
+    """Run the cell in a process of its own, of which neither a crash nor memory stays; status.
+
+    Told to stop, it tells the cell, and waits until that has saved.
+    """
+    process = None
+    try:
+        with stop.deferred():
+            process = subprocess.Popen([sys.executable, *plan.command(step)[1:]])
+        return process.wait()
+    except stop.Stopped:
+        if process:
+            process.terminate()
+            process.wait()
+        raise
 
 
 def dry_run(steps: Sequence[plan.Step], rates: dict[str, float]) -> str:

@@ -10,11 +10,14 @@ from tqdm import tqdm
 
 
 class RunLog:
-    """Numbers by step. Opened at the step a run goes on from, it forgets what came after it."""
+    """Numbers by step. Opened at the step a run goes on from, it forgets what came after it.
 
-    def __init__(self, directory: Path, *, step: int, total_steps: int):
+    If that step is `unscored`, its scores are still to come.
+    """
+
+    def __init__(self, directory: Path, *, step: int, total_steps: int, unscored: bool = False):
         self._path = directory / "metrics.jsonl"
-        _forget_after(self._path, step)
+        _forget_after(self._path, step, unscored=unscored)
         self._file = self._path.open("a")
         self._tensorboard = SummaryWriter(
             str(directory / "tensorboard"), purge_step=step + 1 if step else None
@@ -67,11 +70,13 @@ def read(path: Path) -> list[dict]:
     return lines
 
 
-def _forget_after(path: Path, step: int) -> None:
-    """Drop the lines of steps that will be taken again, so that no step stands twice."""
+def _forget_after(path: Path, step: int, *, unscored: bool) -> None:
+    """Drop the lines of what will be done again, so that no step stands twice."""
     if not path.exists():
         return
     kept = [line for line in read(path) if line["step"] <= step]
+    if unscored:
+        kept = [line for line in kept if line["step"] < step or line["kind"] == "train"]
     rewritten = path.with_suffix(".tmp")
     rewritten.write_text("".join(json.dumps(line) + "\n" for line in kept))
     rewritten.replace(path)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import flax
 import flax.linen as nn
@@ -24,6 +24,7 @@ from ap10k_jax import (
     losses,
     models,
     runlog,
+    stop,
     transforms,
     weights,
 )
@@ -242,26 +243,43 @@ class Window:
         self._steps: list[tuple[int, dict, np.ndarray]] = []
         self._start = time.perf_counter()
         self._waited = 0.0
+        self._images = 0
 
     def add(self, step: int, numbers: dict, index: np.ndarray, waited: float) -> None:
         self._steps.append((step, numbers, index))
         self._waited += waited
+        self._images += len(index)
 
-    def close(self) -> dict:
-        """Means over the window; starts the next one. Raises NonFiniteLoss."""
-        steps, self._steps = self._steps, []
-        numbers = jax.device_get([n for _, n, _ in steps])
-        for (step, _, index), values in zip(steps, numbers, strict=True):
+    def _numbers(self) -> list[dict]:
+        """The steps' numbers on the host. Raises NonFiniteLoss."""
+        numbers = jax.device_get([n for _, n, _ in self._steps])
+        for (step, _, index), values in zip(self._steps, numbers, strict=True):
             if not np.isfinite(values["loss"]):
                 files = [self._animals.image(int(i))["file_name"] for i in index]
                 raise NonFiniteLoss(
                     f"the loss is {values['loss']} at step {step}; its batch: {', '.join(files)}"
                 )
+        return numbers
+
+    def stored(self) -> list:
+        """The steps as JSON, for a run that stops amid a window. Raises NonFiniteLoss."""
+        return [
+            [step, {k: np.asarray(v).tolist() for k, v in values.items()}, index.tolist()]
+            for (step, _, index), values in zip(self._steps, self._numbers(), strict=True)
+        ]
+
+    def restore(self, stored: list) -> None:
+        """Go on with `stored` steps: the means will be those of a run that never stopped."""
+        self._steps = [(step, values, np.array(index)) for step, values, index in stored]
+
+    def close(self) -> dict:
+        """Means over the window; starts the next one. Raises NonFiniteLoss."""
+        numbers, self._steps = self._numbers(), []
         now = time.perf_counter()
         seconds, waited = now - self._start, self._waited
+        images, self._images = self._images, 0
         self._start, self._waited = now, 0.0
         means = {k: mean([n[k] for n in numbers]) for k in numbers[0]}
-        images = sum(len(index) for _, _, index in steps)
         return means | {"images_per_second": images / seconds, "waiting_for_data": waited / seconds}
 
     def restart_clock(self) -> None:
@@ -293,7 +311,8 @@ def train(
 
     Epochs are passes over `animals` here, see `in_passes`. `initial` are the variables of a run
     that has none yet; `predict_step` (see evaluate.py) scores the validation animals every few
-    epochs. `method` is `supervised` if none is given. Raises NonFiniteLoss.
+    epochs. `method` is `supervised` if none is given. Raises NonFiniteLoss, and Stopped when all is
+    saved at the step where it was told to.
     """
     method = method or supervised(config, animals, shardings)
     steps_per_epoch = data.steps_per_epoch(
@@ -305,15 +324,52 @@ def train(
     step_fn = method.make_step(module, optimizer, shardings)
     iterator = iter(method.batches)
 
-    with checkpoint.Checkpoints(workdir / "checkpoints") as checkpoints:
+    def is_scored(epoch: int) -> bool:
+        every = config.eval.every_epochs
+        return epoch == config.epochs or bool(every and epoch % every == 0)
+
+    with stop.deferred(), checkpoint.Checkpoints(workdir / "checkpoints") as checkpoints:
         shapes = models.shapes(module, image_size=(config.data.image_size,) * 2)
         state = restore_or_init(
             *(checkpoints, initial, method.init_state, optimizer, iterator, shapes, shardings)
         )
         first = int(state.step) + 1
-        with runlog.RunLog(workdir, step=first - 1, total_steps=total_steps) as log:
+        latest = checkpoints.saved()[-1] if first > 1 else None
+        epoch, within_epoch = divmod(first - 1, steps_per_epoch)
+        # a run that was stopped while its validation animals were predicted
+        unscored = bool(latest) and not within_epoch and is_scored(epoch) and latest.ap is None
+        with runlog.RunLog(
+            workdir, step=first - 1, total_steps=total_steps, unscored=unscored
+        ) as log:
             window = Window(animals)
             in_flight: list[Array] = []
+
+            def save_and_stop(step: int) -> NoReturn:
+                log.flush()
+                if all(saved.step != step for saved in checkpoints.saved()):
+                    kept = window.stored()
+                    checkpoints.save_stopped(step, state.parts() | {"data": iterator}, window=kept)
+                raise stop.Stopped(f"All {step} of {total_steps} steps are saved in {workdir}.")
+
+            def score(step: int) -> float:
+                log.show(now="scoring")
+                try:
+                    rows = evaluate.predict(
+                        predict_step, state.variables, validation, config, name="validation"
+                    )
+                except stop.Stopped:
+                    save_and_stop(step)
+                scores = evaluate.score(validation, rows, sigmas=config.eval.sigmas)
+                log.write(step, "validation", scores)
+                log.show(AP=f"{scores['AP']:.3f}", now="training")
+                return scores["AP"]
+
+            if unscored:
+                ap = score(first - 1)
+                log.flush()
+                checkpoints.save(first - 1, state.parts() | {"data": iterator}, ap=ap)
+            elif latest:
+                window.restore(checkpoints.window(first - 1))
             log.show(now="compiling")
             for step in range(first, total_steps + 1):
                 batch, waited = next_batch(iterator, in_flight)
@@ -337,25 +393,14 @@ def train(
                         images_s=f"{means['images_per_second']:.0f}",
                         data_wait=f"{means['waiting_for_data']:.0%}",
                     )
-                if within_epoch:
-                    continue
-
-                last = epoch == config.epochs
-                ap = None
-                every = config.eval.every_epochs
-                if last or (every and epoch % every == 0):
-                    log.show(now="scoring")
-                    rows = evaluate.predict(
-                        predict_step, state.variables, validation, config, name="validation"
-                    )
-                    scores = evaluate.score(validation, rows, sigmas=config.eval.sigmas)
-                    ap = scores["AP"]
-                    log.write(step, "validation", scores)
-                    log.show(AP=f"{ap:.3f}", now="training")
-                if last or ap is not None or epoch % config.checkpoint_every_epochs == 0:
-                    log.flush()
-                    checkpoints.save(step, state.parts() | {"data": iterator}, ap=ap)
-                window.restart_clock()
+                if not within_epoch:
+                    ap = score(step) if is_scored(epoch) else None
+                    if ap is not None or epoch % config.checkpoint_every_epochs == 0:
+                        log.flush()
+                        checkpoints.save(step, state.parts() | {"data": iterator}, ap=ap)
+                    window.restart_clock()
+                if stop.requested():
+                    save_and_stop(step)
 
 
 def next_batch(iterator: Iterator[dict], in_flight: list[Array]) -> tuple[dict, float]:

@@ -191,12 +191,14 @@ def test_a_cell_is_run_by_the_command_that_is_printed(tmp_path, monkeypatch):
     (step,) = plan.make([cell], ["data.dir=none"], tmp_path)
     seen = []
 
-    class Done:
-        returncode = 3
+    class Cell:
+        def __init__(self, words):
+            seen.append(words)
 
-    monkeypatch.setattr(
-        reproduce.subprocess, "run", lambda words, check: seen.append(words) or Done
-    )
+        def wait(self):
+            return 3
+
+    monkeypatch.setattr(reproduce.subprocess, "Popen", Cell)
     assert reproduce.start(step) == 3
     assert seen[0][1:] == plan.command(step)[1:]
 
