@@ -20,6 +20,7 @@ import tensorflow_datasets as tfds
 
 import tfds_ap10k  # noqa: F401  registers the builders
 from ap10k_jax import keypoints, transforms
+from ap10k_jax.patches import Patches
 
 SPLITS = ("train", "validation", "test")
 PAPER_AUGMENTATION = transforms.Augmentation()
@@ -65,6 +66,10 @@ class Animals:
         labeled = [a for a in chosen if any(a["keypoints"][2::3])]
         self.unlabeled = len(chosen) - len(labeled)
         self._index = [(record_of[a["image_id"]], a) for a in labeled[: max_animals or None]]
+        place_of = {a["id"]: i for i, a in enumerate(annotations["annotations"])}
+        # where each of these animals is among all of the split's
+        self.places = np.array([place_of[a["id"]] for _, a in self._index], int)
+        self.split_size = len(place_of)
 
     @classmethod
     def open(
@@ -109,9 +114,13 @@ class Animals:
                 f"record {position} holds photograph {record['image_id']}, the index says "
                 f"{annotation['image_id']}: build the data set anew"
             )
+        file_name = self.image(index)["file_name"]
+        return {"bytes": record["image"], "file_name": file_name, **self.labels(index)}
+
+    def labels(self, index: int) -> dict:
+        """An animal's example without its photograph, which is not read."""
+        annotation = self.annotation(index)
         return {
-            "bytes": record["image"],
-            "file_name": self.image(index)["file_name"],
             "box": np.array(annotation["bbox"], np.float32),
             "keypoints": np.array(annotation["keypoints"], np.float32).reshape(-1, 3),
             "index": np.int32(index),
@@ -128,6 +137,19 @@ class Animals:
     def ground_truth(self) -> dict:
         """These animals, and no others, as a COCO dict to score against."""
         return self._coco | {"annotations": [annotation for _, annotation in self._index]}
+
+
+class Labels(Sequence):
+    """Examples of animals without their photographs."""
+
+    def __init__(self, animals: Animals):
+        self._animals = animals
+
+    def __len__(self) -> int:
+        return len(self._animals)
+
+    def __getitem__(self, index: int) -> dict:
+        return self._animals.labels(index)
 
 
 def built(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder:
@@ -207,20 +229,27 @@ def train_batches(
     drop_remainder: bool = False,
     multiple_of: int = 1,
     threads: int = 4,
+    patches: Patches | None = None,
+    cut: bool = True,
 ) -> grain.IterDataset:
     """`epochs` passes over the animals, each in an order of its own, one augmented crop each.
 
     Order and augmentation follow from the seed, the epoch and the animal alone. The iterator's
     state can be saved. An epoch's last, smaller batch is filled up to `multiple_of` (the number of
     devices) with animals of the same batch, as PyTorch's DistributedSampler repeats some.
+
+    With `patches` the same views are cut from those; without `cut`, batches hold in place of
+    `image` the `matrix` (b, 2, 3) from crop to patch pixels, for the device to cut.
     """
-    crop = functools.partial(
-        augmented,
-        image_size=image_size,
-        augmentation=augmentation,
-        keypoint_set=animals.keypoint_set,
-    )
-    crops = grain.MapDataset.source(animals).seed(seed).shuffle().random_map(crop)
+    options = {"image_size": image_size, "augmentation": augmentation}
+    options |= {"keypoint_set": animals.keypoint_set}
+    if patches is None:
+        source, crop = animals, functools.partial(augmented, **options)
+    elif patches.animals is not animals:
+        raise ValueError("these are patches of other animals")
+    else:
+        source, crop = Labels(animals), functools.partial(patches.framed, cut=cut, **options)
+    crops = grain.MapDataset.source(source).seed(seed).shuffle().random_map(crop)
     fill = functools.partial(stack, multiple_of=multiple_of)
     batches = crops.batch(batch_size, drop_remainder=drop_remainder, batch_fn=fill).repeat(epochs)
     return batches.to_iter_dataset(_read_options(threads))

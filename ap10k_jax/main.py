@@ -37,10 +37,13 @@ from ap10k_jax import (
     keypoints,
     metrics,
     models,
+    patches,
+    resident,
     rundir,
     runlog,
     stop,
     train,
+    transforms,
     visualize,
 )
 from tfds_ap10k import build, synthetic, taxonomy
@@ -88,12 +91,18 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     validation = open_animals(config, "validation", config.data.species, drawn)
     with mistakes_in("batch_size", config.batch_size):
         data.steps_per_epoch(len(training), config.batch_size, drop_remainder=config.drop_remainder)
+    with mistakes_in("data.input", config.data.input):
+        source = choose_input(config, training, workdir)
     # Only now: a mistake until here can be mended in the same place.
     rundir.open_run(workdir, config, joints)
-    rundir.write_environment(workdir, {"train": training, "validation": validation, **scored})
+    opened = {"train": training, "validation": validation, **scored}
+    rundir.write_environment(workdir, opened, source=source.kind)
+    if source.patches:
+        source.patches.fill(threads=config.data.loader_threads)
+    passes = train.in_passes(config, len(training))
     train.train(
-        *(train.in_passes(config, len(training)), workdir, module, initial),
-        *(training, validation, predict_step, shardings),
+        *(passes, workdir, module, initial, training, validation, predict_step, shardings),
+        train.supervised(passes, training, shardings, source),
     )
     _, variables, _ = checkpoint.load(workdir)
     chosen = checkpoint.best(checkpoint.saved_in(workdir))
@@ -123,6 +132,9 @@ def check(config: ConfigDict, *, device_count: int) -> None:
     expect(is_known, "data.name", f"one of {', '.join(known)}, or own/NAME")
     size = config.data.image_size
     expect(size > 0 and size % 32 == 0, "data.image_size", "a positive multiple of 32")
+    expect(
+        config.data.input in resident.INPUTS, "data.input", f"one of {', '.join(resident.INPUTS)}"
+    )
     expect(config.data.loader_threads > 0, "data.loader_threads", "at least 1")
     for field in ("data.species", "eval.species"):
         section, name = field.split(".")
@@ -201,6 +213,20 @@ def open_animals(config: ConfigDict, split: str, species: str, drawn: dict) -> d
             f"{config.data.name} has no animal of {species or 'any species'} in {split}"
         )
     return animals
+
+
+def choose_input(config: ConfigDict, animals: data.Animals, workdir: Path) -> resident.Input:
+    """Where training crops come from; printed. Raises ValueError, see `resident.choose`."""
+    kept = patches.Patches(
+        animals,
+        Path(config.data.dir).expanduser() / "patches",
+        image_size=config.data.image_size,
+        augmentation=transforms.Augmentation(**config.augment),
+    )
+    earlier = rundir.earlier_input(workdir)
+    source = resident.choose(config.data.input, kept, jax.local_devices()[0], earlier=earlier)
+    print(f"training crops: {source.kind} ({source.reason})")
+    return source
 
 
 def draw_images(config: ConfigDict, workdir: Path) -> dict:

@@ -73,8 +73,19 @@ def flatten(tree: dict, prefix: str = "") -> dict:
     return flat
 
 
-def write_environment(workdir: Path, animals: dict[str, data.Animals]) -> None:
-    """Versions, hardware and the fingerprints of the splits; a later start appends its own."""
+def earlier_input(workdir: Path) -> str | None:
+    """The way that the run's first start read its data, see resident.py; None before it."""
+    path = workdir / "environment.json"
+    return json.loads(path.read_text())[0].get("input") if path.exists() else None
+
+
+def write_environment(
+    workdir: Path, animals: dict[str, data.Animals], *, source: str | None = None
+) -> None:
+    """Versions, hardware and the fingerprints of the splits; a later start appends its own.
+
+    `source` is the way the training data are read.
+    """
     path = workdir / "environment.json"
     starts = json.loads(path.read_text()) if path.exists() else []
     starts.append(
@@ -84,6 +95,7 @@ def write_environment(workdir: Path, animals: dict[str, data.Animals]) -> None:
             "devices": [device.device_kind for device in jax.devices()],
             "machine": platform.platform(),
             "fingerprints": {split: a.fingerprint for split, a in animals.items()},
+            "input": source,
             "animals": {split: len(a) for split, a in animals.items()},
             "animals_without_keypoints": {split: a.unlabeled for split, a in animals.items()},
         }

@@ -23,6 +23,7 @@ from ap10k_jax import (
     evaluate,
     losses,
     models,
+    resident,
     runlog,
     stop,
     transforms,
@@ -219,8 +220,14 @@ def is_unfinished(workdir: Path) -> bool:
     return (workdir / "checkpoints").is_dir() and not (workdir / "results.json").exists()
 
 
-def supervised(config: ConfigDict, animals: data.Animals, shardings: devices.Shardings) -> Method:
+def supervised(
+    config: ConfigDict,
+    animals: data.Animals,
+    shardings: devices.Shardings,
+    source: resident.Input = resident.STREAM,
+) -> Method:
     """Learning from labelled animals alone, as in the paper; epochs are passes, see `in_passes`."""
+    on_device = source.kind == "device"
     batches = data.train_batches(
         animals,
         batch_size=config.batch_size,
@@ -231,8 +238,18 @@ def supervised(config: ConfigDict, animals: data.Animals, shardings: devices.Sha
         drop_remainder=config.drop_remainder,
         multiple_of=shardings.batch.mesh.size,
         threads=config.data.loader_threads,
+        patches=source.patches,
+        cut=not on_device,
     )
-    return Method(batches, ("image", "keypoints", "weights"), init_state, make_train_step)
+    if not on_device:
+        return Method(batches, ("image", "keypoints", "weights"), init_state, make_train_step)
+    make_step = resident.make_step(
+        make_train_step,
+        source.patches,
+        image_size=config.data.image_size,
+        places=animals.places,
+    )
+    return Method(batches, ("index", "matrix", "keypoints", "weights"), init_state, make_step)
 
 
 class Window:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 import simplejpeg
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from ap10k_jax import keypoints as joints
 
@@ -160,8 +160,8 @@ def augment(
 ) -> dict:
     """The example with a random view: flipped, of half the body, scaled, rotated, shifted.
 
-    Reads `image` (its width), `keypoints` (k, 3), `center` and `sides`; changes these but the
-    image, and sets `rotation` (degrees) and `mirror`. In the order of MMPose 1.x.
+    Reads `width` (the image's), `keypoints` (k, 3), `center` and `sides`; changes these but the
+    width, and sets `rotation` (degrees) and `mirror`. In the order of MMPose 1.x.
     """
     example = _random_flip(example, rng, augmentation, keypoint_set)
     example = _random_half_body(example, rng, augmentation, keypoint_set)
@@ -184,30 +184,78 @@ def sample(
     labelled joints, and `center` and `scale`, with which `crop_to_image` leads back (without
     augmentation). Whatever else the example holds goes along. `size` is (width, height).
     """
-    height, width = example["image"].shape[:2]
-    center, sides = _padded_box(example["box"], (width, height), padding)
-    view = {"image": example["image"], "keypoints": np.asarray(example["keypoints"], np.float32)}
-    view |= {"center": center, "sides": sides, "rotation": 0.0, "mirror": False}
-    if rng is not None:
-        view = augment(view, rng, augmentation=augmentation, keypoint_set=keypoint_set)
-
+    view = _view(example, example["image"].shape[1::-1], rng, padding, augmentation, keypoint_set)
     scale = _widen(view["sides"], size[0] / size[1])
     image, matrix = crop(
-        view["image"],
+        example["image"],
         view["center"],
         scale,
         rotation=view["rotation"],
         size=size,
         mirror=view["mirror"],
     )
-    return {
-        **example,
-        "image": image,
-        "keypoints": apply_affine(view["keypoints"][:, :2], matrix),
-        "weights": (view["keypoints"][:, 2] > 0).astype(np.float32),
-        "center": view["center"],
-        "scale": scale,
-    }
+    return {**example, "image": image, **_labels(view, scale, matrix)}
+
+
+def frame(
+    example: Mapping[str, np.ndarray],
+    rng: np.random.Generator | None = None,
+    *,
+    image_size: tuple[int, int],
+    size: tuple[int, int] = (256, 256),
+    padding: float = 1.25,
+    augmentation: Augmentation = Augmentation(),
+    keypoint_set: joints.KeypointSet = joints.AP10K,
+) -> dict:
+    """What `sample` gives, drawn alike, but for the pixels: `matrix` says where they are.
+
+    It is (2, 3) and leads from crop pixels to those of the image as it is stored, mirroring
+    included. `image_size` is (width, height).
+    """
+    view = _view(example, image_size, rng, padding, augmentation, keypoint_set)
+    scale = _widen(view["sides"], size[0] / size[1])
+    matrix = affine_matrix(view["center"], scale, rotation=view["rotation"], size=size)
+    to_image = invert_affine(matrix)
+    if view["mirror"]:
+        to_image = compose(np.array([[-1.0, 0, image_size[0] - 1], [0, 1, 0]]), to_image)
+    return {**example, **_labels(view, scale, matrix), "matrix": to_image.astype(np.float32)}
+
+
+def reach(
+    example: Mapping[str, np.ndarray],
+    *,
+    image_size: tuple[int, int],
+    aspect: float = 1.0,
+    padding: float = 1.25,
+    augmentation: Augmentation = Augmentation(),
+    keypoint_set: joints.KeypointSet = joints.AP10K,
+) -> Int[np.ndarray, "4"]:
+    """The part of the image that any crop of the animal can show: x, y, width, height in pixels."""
+    views = [_padded_box(example["box"], image_size, padding)]
+    points = np.asarray(example["keypoints"], np.float32)
+    labelled = (points[:, 2] > 0).sum()
+    if augmentation.half_body_probability and labelled > augmentation.half_body_min_joints:
+        # the halves are not mirror images of each other (joint 10), so those of either view
+        order = joints.mirror_order(keypoint_set.pairs, len(points))
+        halves = [*_halves(points, keypoint_set), *_halves(points[order], keypoint_set)]
+        found = [_half_view(half, augmentation) for half in halves if len(half)]
+        views += [view for view in found if view]
+    low, high = np.array(image_size, float), np.zeros(2)
+    for center, sides in views:
+        scale = _widen(sides * (1 + augmentation.scale_sigma), aspect)
+        turned = np.hypot(*scale) if augmentation.rotation_probability else scale
+        shift = augmentation.shift * sides * (augmentation.shift_probability > 0)
+        low = np.minimum(low, center - turned / 2 - shift - 1)  # 1: pixels are blended
+        high = np.maximum(high, center + turned / 2 + shift + 2)
+    low, high = np.floor(np.maximum(low, 0)), np.ceil(np.minimum(high, image_size))
+    return np.concatenate([low, high - low]).astype(np.int64)
+
+
+def compose(
+    outer: Float[np.ndarray, "2 3"], inner: Float[np.ndarray, "2 3"]
+) -> Float[np.ndarray, "2 3"]:
+    """The matrix of `inner` followed by `outer`."""
+    return np.column_stack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2]])
 
 
 def crop_to_image(
@@ -219,6 +267,37 @@ def crop_to_image(
 ) -> Float[np.ndarray, "*k 2"]:
     """Points of an unrotated crop in image pixels: the way back for predictions."""
     return apply_affine(points, invert_affine(affine_matrix(center, scale, size=size)))
+
+
+def _view(
+    example: Mapping[str, np.ndarray],
+    image_size: tuple[int, int],
+    rng: np.random.Generator | None,
+    padding: float,
+    augmentation: Augmentation,
+    keypoint_set: joints.KeypointSet,
+) -> dict:
+    """The plain view of an animal's box, or with an `rng` a random one; see `augment`."""
+    center, sides = _padded_box(example["box"], image_size, padding)
+    view = {"width": image_size[0], "keypoints": np.asarray(example["keypoints"], np.float32)}
+    view |= {"center": center, "sides": sides, "rotation": 0.0, "mirror": False}
+    if rng is None:
+        return view
+    return augment(view, rng, augmentation=augmentation, keypoint_set=keypoint_set)
+
+
+def _labels(
+    view: Mapping[str, np.ndarray],
+    scale: Float[np.ndarray, "2"],
+    matrix: Float[np.ndarray, "2 3"],
+) -> dict:
+    """The labels of a view's crop; `matrix` leads from image to crop pixels."""
+    return {
+        "keypoints": apply_affine(view["keypoints"][:, :2], matrix),
+        "weights": (view["keypoints"][:, 2] > 0).astype(np.float32),
+        "center": view["center"],
+        "scale": scale,
+    }
 
 
 def _padded_box(
@@ -264,7 +343,7 @@ def _random_flip(
     """Mirrors keypoints and center, and notes that the image is to be mirrored."""
     if rng.random() >= augmentation.flip_probability:
         return dict(example)
-    width = example["image"].shape[1]
+    width = example["width"]
     return {
         **example,
         "keypoints": _flip_keypoints(example["keypoints"], width, keypoint_set.pairs),
@@ -289,17 +368,29 @@ def _random_half_body(
         return dict(example)
     if rng.random() >= augmentation.half_body_probability:
         return dict(example)
-    upper = np.isin(np.arange(len(labelled)), keypoint_set.upper_body)
-    halves = [labelled & upper, labelled & ~upper]
+    halves = _halves(example["keypoints"], keypoint_set)
     if rng.random() >= augmentation.half_body_upper_probability:
         halves.reverse()
     # More than 8 labelled joints leave at least one half with more than 2 of them.
-    half = halves[0] if halves[0].sum() > 2 else halves[1]
-    points = example["keypoints"][half, :2]
+    view = _half_view(halves[0] if len(halves[0]) > 2 else halves[1], augmentation)
+    return {**example, "center": view[0], "sides": view[1]} if view else dict(example)
+
+
+def _halves(
+    keypoints: Float[np.ndarray, "k 3"], keypoint_set: joints.KeypointSet
+) -> list[Float[np.ndarray, "n 2"]]:
+    """The labelled joints of the upper and those of the lower body."""
+    labelled = keypoints[:, 2] > 0
+    upper = np.isin(np.arange(len(labelled)), keypoint_set.upper_body)
+    return [keypoints[labelled & half, :2] for half in (upper, ~upper)]
+
+
+def _half_view(
+    points: Float[np.ndarray, "n 2"], augmentation: Augmentation
+) -> tuple[Float[np.ndarray, "2"], Float[np.ndarray, "2"]] | None:
+    """Middle and sides of the view of these joints; None where they lie on a line along an axis."""
     sides = (points.max(axis=0) - points.min(axis=0)) * augmentation.half_body_padding
-    if not np.all(sides > 0):  # joints on one line parallel to an axis have no box
-        return dict(example)
-    return {**example, "center": points.mean(axis=0), "sides": sides}
+    return (points.mean(axis=0), sides) if np.all(sides > 0) else None
 
 
 def _random_view(

@@ -44,6 +44,12 @@ def get_config() -> ConfigDict:
     config.data.image_size = 256  # side of the square crop in pixels; heatmaps have a quarter
     config.data.max_animals = 0  # > 0: only the first so many of every split (overfitting checks)
     config.data.loader_threads = 4
+    # Where training crops come from: "stream" decodes every photograph every time and cuts the
+    # reference's very crops; "cache" cuts them from small pictures of every animal, kept in
+    # data.dir/patches; "device" does so in the accelerator's memory. "auto": the last of them that
+    # there is room for. These two are softer where the photograph is large; what that does to AP
+    # has not been measured, so the reference's crops are the default.
+    config.data.input = "stream"
 
     # Transfer and few-shot (Table 10): the images of data.species are divided anew.
     config.draw = ConfigDict()

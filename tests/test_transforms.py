@@ -45,7 +45,8 @@ def view_of(example):
     center, scale = transforms.box_to_center_scale(
         example["box"], example["image"].shape[1::-1], aspect=example["box"][2] / example["box"][3]
     )
-    return {**example, "center": center, "sides": scale, "rotation": 0.0, "mirror": False}
+    view = {"center": center, "sides": scale, "rotation": 0.0, "mirror": False}
+    return {**example, **view, "width": example["image"].shape[1]}
 
 
 def draws(count=2000, labelled=17, **changes):

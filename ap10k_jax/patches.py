@@ -1,0 +1,234 @@
+"""Every animal once, as a small picture of all that augmentation can show of it, kept on disk.
+
+A patch is the part of the photograph that any crop of the animal can show (`transforms.reach`),
+shrunk with antialiasing to at most `side` pixels on each axis, in the upper left of a black square.
+Cutting a crop from it takes a small part of the time that decoding the photograph takes. Patches
+are one and a half times as wide as the crop: then a median AP-10K photograph, of which crops show
+two image pixels as one, loses little but what a crop cannot show anyway.
+
+The folder holds two files for a split, named by a digest of all that decides the pixels, so that
+other data, sizes or augmentation never meet old patches:
+
+    <digest>-384px.pixels   uint8 (animals of the split, side, side, 3), with holes
+    <digest>-384px.done     a byte an animal: 1 once its patch is safely there
+
+so runs on some species fill some rows, a killed filling goes on, and several runs can share it.
+"""
+
+import dataclasses
+import errno
+import functools
+import hashlib
+import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from tqdm import tqdm
+
+from ap10k_jax import keypoints, transforms
+
+VERSION = 1  # of the pixels; a change makes all files anew
+PHOTOGRAPHS_AT_ONCE = 64  # between two marks on disk
+
+
+class Source(Protocol):
+    """What is asked of `data.Animals`."""
+
+    places: Int[np.ndarray, "n"]
+    split_size: int
+    fingerprint: str
+    keypoint_set: keypoints.KeypointSet
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> dict: ...
+    def labels(self, index: int) -> dict: ...
+    def image(self, index: int) -> dict: ...
+
+
+class Patches:
+    """The patches of a split's animals for crops of `image_size` and this augmentation."""
+
+    def __init__(
+        self,
+        animals: Source,
+        folder: Path,
+        *,
+        image_size: int,
+        augmentation: transforms.Augmentation,
+    ):
+        """Nothing is written yet: `fill` does."""
+        self.animals = animals
+        self._augmentation = augmentation
+        self.folder = folder
+        self.side = image_size * 3 // 2
+        # What can be shown does not depend on how often it is, but for never.
+        certain = {
+            f"{name}_probability": float(getattr(augmentation, f"{name}_probability") > 0)
+            for name in ("half_body", "rotation", "shift")
+        }
+        neutral = {"flip_probability": 0, "half_body_upper_probability": 0, "rotation_sigma": 0}
+        shown = dataclasses.replace(augmentation, **certain, **neutral)
+        facts = {
+            "version": VERSION,
+            "data": animals.fingerprint,
+            "joints": keypoints.as_category(animals.keypoint_set),
+            "image_size": image_size,
+            "augmentation": dataclasses.asdict(shown),
+        }
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        self._pixels_path = folder / f"{digest}-{self.side}px.pixels"
+        self._done_path = folder / f"{digest}-{self.side}px.done"
+
+    @property
+    def row_bytes(self) -> int:
+        return 3 * self.side**2
+
+    @property
+    def bytes(self) -> int:
+        """Of the patches of these animals."""
+        return len(self.animals) * self.row_bytes
+
+    def missing(self) -> Int[np.ndarray, "n"]:
+        """Indices of the animals whose patches are not there yet."""
+        done = np.zeros(self.animals.split_size, np.uint8)
+        whole = self._pixels_path.exists() and self._pixels_path.stat().st_size == self._size
+        if whole and self._done_path.exists():
+            stored = np.fromfile(self._done_path, np.uint8)[: len(done)]
+            done[: len(stored)] = stored
+        return np.flatnonzero(done[self.animals.places] != 1)
+
+    def obstacle(self) -> str:
+        """Why what is missing cannot be written; "" if it can, and leaves a tenth of the room."""
+        needed = len(self.missing()) * self.row_bytes
+        above = next(p for p in (self.folder, *self.folder.absolute().parents) if p.exists())
+        if needed and not os.access(above, os.W_OK):
+            return f"{above} cannot be written to"
+        free = shutil.disk_usage(above).free
+        if needed > 0.9 * free:
+            return (
+                f"{needed / 1e9:.2f} GB of patches do not fit in {above}: {free / 1e9:.2f} GB free"
+            )
+        return ""
+
+    def fill(self, *, threads: int) -> None:
+        """Make the patches that are missing. Raises ValueError that names a faulty photograph."""
+        missing = self.missing()
+        if not len(missing):
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._pixels_path.exists() or self._pixels_path.stat().st_size != self._size:
+            self._done_path.write_bytes(b"")  # marks of pixels that are gone mean nothing
+        # Written with pwrite: a memory map ends the process with a signal where the disk is full.
+        pixels = os.open(self._pixels_path, os.O_RDWR | os.O_CREAT, 0o644)
+        done = os.open(self._done_path, os.O_RDWR | os.O_CREAT, 0o644)
+        groups = _by_photograph(missing, self.animals)
+        bar = tqdm(total=len(missing), desc="patches", unit="animal", dynamic_ncols=True)
+        try:
+            os.ftruncate(pixels, self._size)
+            with bar, ThreadPoolExecutor(threads) as pool:
+                for start in range(0, len(groups), PHOTOGRAPHS_AT_ONCE):
+                    some = groups[start : start + PHOTOGRAPHS_AT_ONCE]
+                    for _ in pool.map(functools.partial(self._write, pixels), some):
+                        pass
+                    os.fsync(pixels)  # a mark is never there before its pixels
+                    written = [index for group in some for index in group]
+                    for place in self.animals.places[written]:
+                        os.pwrite(done, b"\1", int(place))
+                    bar.update(len(written))
+            os.fsync(done)
+        finally:
+            os.close(pixels)
+            os.close(done)
+
+    @functools.cached_property
+    def pixels(self) -> UInt8[np.ndarray, "n side side 3"]:
+        """All patches of the split, by `places`; those that are not filled are black."""
+        shape = (self.animals.split_size, self.side, self.side, 3)
+        return np.memmap(self._pixels_path, np.uint8, "r", shape=shape)
+
+    def framed(
+        self,
+        labels: dict,
+        rng: np.random.Generator | None,
+        *,
+        cut: bool,
+        image_size: int,
+        augmentation: transforms.Augmentation,
+        keypoint_set: keypoints.KeypointSet,
+    ) -> dict:
+        """An animal's random crop, or without `cut` the `matrix` from crop to patch pixels."""
+        index = int(labels["index"])
+        image = self.animals.image(index)
+        view = transforms.frame(
+            labels,
+            rng,
+            image_size=(image["width"], image["height"]),
+            size=(image_size, image_size),
+            augmentation=augmentation,
+            keypoint_set=keypoint_set,
+        )
+        matrix = transforms.compose(self._matrix(index), view.pop("matrix"))
+        if not cut:
+            return view | {"matrix": matrix.astype(np.float32)}
+        patch = np.asarray(self.pixels[self.animals.places[index]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return view | {
+            "image": cv2.warpAffine(patch, matrix, (image_size, image_size), flags=flags)
+        }
+
+    @property
+    def _size(self) -> int:
+        return self.animals.split_size * self.row_bytes
+
+    @functools.cached_property
+    def _regions(self) -> Int[np.ndarray, "n 4"]:
+        """x, y, width, height in image pixels of what each patch shows."""
+        images = [self.animals.image(index) for index in range(len(self.animals))]
+        regions = [
+            transforms.reach(
+                self.animals.labels(index),
+                image_size=(image["width"], image["height"]),
+                augmentation=self._augmentation,
+                keypoint_set=self.animals.keypoint_set,
+            )
+            for index, image in enumerate(images)
+        ]
+        return np.array(regions)
+
+    def _matrix(self, index: int) -> Float[np.ndarray, "2 3"]:
+        """From image to patch pixels."""
+        region = self._regions[index]
+        zoom = np.minimum(self.side / region[2:], 1)
+        # pixel centres are whole numbers: the region's edge is half a pixel before its first
+        return np.column_stack([np.diag(zoom), (0.5 - region[:2]) * zoom - 0.5])
+
+    def _write(self, file: int, group: list[int]) -> None:
+        """The patches of the animals of one photograph."""
+        example = self.animals[group[0]]
+        record, name = self.animals.image(group[0]), example["file_name"]
+        photograph = transforms.decode_image(example["bytes"], name)
+        if photograph.shape[:2] != (record["height"], record["width"]):
+            raise ValueError(f"{name}: not of the size that its record says")
+        for index in group:
+            x, y, width, height = self._regions[index].tolist()
+            part = photograph[y : y + height, x : x + width]
+            shrunk = (min(width, self.side), min(height, self.side))
+            patch = np.zeros((self.side, self.side, 3), np.uint8)
+            patch[: shrunk[1], : shrunk[0]] = cv2.resize(part, shrunk, interpolation=cv2.INTER_AREA)
+            place = int(self.animals.places[index])
+            if os.pwrite(file, patch.tobytes(), place * self.row_bytes) < self.row_bytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._pixels_path))
+
+
+def _by_photograph(indices: Int[np.ndarray, "n"], animals: Source) -> list[list[int]]:
+    """Indices of animals of the same photograph together."""
+    groups: dict[int, list[int]] = {}
+    for index in indices.tolist():
+        groups.setdefault(animals.image(index)["id"], []).append(index)
+    return list(groups.values())
