@@ -87,7 +87,7 @@ def test_search_of_hashes_is_that_of_all_pairs():
 
 def test_a_picture_of_one_colour_is_like_no_other():
     flat, other = np.full((32, 32), 90, np.uint8), np.full((32, 32), 91, np.uint8)
-    assert hashes.similarity(flat, other) < 0.1
+    assert hashes.similarity(flat, other, (0, 0, 0)) < 0.1
 
 
 def test_groups_are_connected_components():

@@ -5,8 +5,12 @@ Three steps, each stricter and each on what the one before left over:
 1. average hashes of 16 x 16 bits that differ in at most MAX_BITS, as AP-10K's authors searched,
    of photographs of about the same shape;
 2. grey thumbnails of 16 x 16 that correlate by COARSE or more, whatever their brightness;
-3. thumbnails of 32 x 32, one of them moved and stretched a little so that it fits the other (one
-   may be cut from the other), that correlate by MIN_SIMILARITY or more.
+3. thumbnails of 32 x 32, one of them moved and stretched a little so that it fits the other, that
+   correlate by MIN_SIMILARITY or more.
+
+One photograph may be cut from the other, so the first two steps also compare each whole photograph
+with the inner parts of the others, without MARGIN on every side. That finds what lost up to a
+twentieth on each side; of what lost more, on one side alone, about half.
 
 The hash alone finds as many duplicates, but also, among some thousand photographs, thousands of
 pairs that share nothing but a bright sky over a dark meadow. `benchmarks/dedup.py` measures both.
@@ -18,7 +22,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -30,15 +34,18 @@ from tfds_ap10k import photographs, sources
 HASH_SIDE = 16  # bits; with 8 the same recall costs three times as many false alarms
 THUMBNAIL = 32  # pixels
 MAX_BITS = 40  # of 256
-COARSE = 0.85
+MARGIN = 0.035  # of the width and height, between nothing and twice as much
+COARSE = 0.87
 MIN_SIMILARITY = 0.93
-MAX_STRETCH = 0.12  # of the width or height: a moved thumbnail that needs more is another picture
+STEPS = 10  # of moving and stretching; with 20 nothing more is found
+MAX_STRETCH = 0.15  # of the width or height: a moved thumbnail that needs more is another picture
 MAX_ASPECT = 1.2  # ratio of the two aspect ratios; a slight crop changes it by less
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 FORMAT = 1  # of the cache; raise it whenever hashes or thumbnails are made in another way
 PACKAGES = ("imagehash", "faiss")  # of the extra `curate`
 BATCH = 256  # photographs between two writes to the cache
 QUERIES = 2048  # hashes looked up at a time: bounds the memory that their neighbours take
+PAIRS = 16_384  # whose grey values are compared at a time
 
 
 class Fingerprints(NamedTuple):
@@ -59,7 +66,8 @@ class Pair(NamedTuple):
 
 def limits() -> dict[str, float]:
     """What a search's result depends on, besides the photographs."""
-    names = ("FORMAT", "MAX_BITS", "COARSE", "MIN_SIMILARITY", "MAX_STRETCH", "MAX_ASPECT")
+    names = ("FORMAT", "MAX_BITS", "MARGIN", "COARSE")
+    names += ("MIN_SIMILARITY", "STEPS", "MAX_STRETCH", "MAX_ASPECT")
     return {name: globals()[name] for name in names}
 
 
@@ -197,22 +205,79 @@ def near(
     Sorted by their places in `left`, then in `right`; within `left`, first < second.
     """
     other = left if right is None else right
-    flat, other_flat = coarse(left.thumbnails), coarse(other.thumbnails)
-    shape, other_shape = (np.log(one.sizes[:, 0] / one.sizes[:, 1]) for one in (left, other))
-    candidates = []
-    for first, second, bits in similar_hashes(left.hashes, other.hashes, max_bits):
-        wanted = first < second if right is None else np.full(len(first), True)
-        wanted &= np.abs(shape[first] - other_shape[second]) <= np.log(MAX_ASPECT)
-        wanted &= np.einsum("ij,ij->i", flat[first], other_flat[second]) >= COARSE
-        candidates += zip(*(row[wanted].tolist() for row in (first, second, bits)), strict=True)
+    views, other_views = View.of(left), View.of(other)
+    searches = [(left.hashes, other.hashes), (views.inner_hashes, other.hashes)]
+    if right is not None:  # within `left` the second search goes through both orders
+        searches.append((left.hashes, other_views.inner_hashes))
+    candidates = {}
+    for number, (queries, searched) in enumerate(searches):
+        for first, second, bits in similar_hashes(queries, searched, max_bits):
+            wanted = np.abs(views.shape[first] - other_views.shape[second]) <= np.log(MAX_ASPECT)
+            if right is None:
+                wanted &= first < second if number == 0 else first != second
+            found = np.stack([first, second, bits], axis=1)[wanted]
+            if right is None:
+                found[:, :2].sort(axis=1)
+            likeness = correlations(views, other_views, found)
+            close = likeness.max(axis=1) >= COARSE
+            for (a, b, distance), row in zip(
+                found[close].tolist(), likeness[close].tolist(), strict=True
+            ):
+                known = candidates.get((a, b), (distance,))
+                candidates[a, b] = min(distance, known[0]), row
 
-    def compare(candidate: tuple[int, int, int]) -> Pair:
-        a, b, _ = candidate
-        return Pair(*candidate, similarity(left.thumbnails[a], other.thumbnails[b]))
+    def compare(candidate: tuple[tuple[int, int], tuple[int, list[float]]]) -> Pair:
+        (a, b), (distance, likeness) = candidate
+        return Pair(a, b, distance, similarity(left.thumbnails[a], other.thumbnails[b], likeness))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        pairs = list(pool.map(compare, candidates))
+        pairs = list(pool.map(compare, candidates.items()))
     return sorted(pair for pair in pairs if pair.similarity >= min_similarity)
+
+
+class View(NamedTuple):
+    """What the first two steps compare of n photographs, whole and without their margins."""
+
+    inner_hashes: UInt8[np.ndarray, "n 32"]
+    whole: Float[np.ndarray, "n 256"]  # grey values with mean 0 and norm 1: products correlate
+    inner: Float[np.ndarray, "n 256"]
+    shape: Float[np.ndarray, " n"]  # logarithm of width / height
+
+    @classmethod
+    def of(cls, found: Fingerprints) -> Self:
+        inner = reduced(found.thumbnails, MARGIN)
+        bits = inner > inner.mean(axis=(1, 2), keepdims=True)
+        return cls(
+            np.packbits(bits.reshape(len(inner), -1), axis=1),
+            *(_normalized(part) for part in (reduced(found.thumbnails, 0), inner)),
+            np.log(found.sizes[:, 0] / found.sizes[:, 1]),
+        )
+
+
+def reduced(
+    thumbnails: UInt8[np.ndarray, "n 32 32"], margin: float
+) -> Float[np.ndarray, "n 16 16"]:
+    """The mean grey values of 16 x 16 equal parts of what is left without the margin."""
+    edges = THUMBNAIL * np.linspace(margin, 1 - margin, HASH_SIDE + 1)
+    pixels = np.arange(THUMBNAIL)
+    # the share of every pixel that lies in every part
+    inside = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    weights = np.maximum(inside, 0).astype(np.float32)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights @ thumbnails.astype(np.float32) @ weights.T
+
+
+def correlations(
+    left: View, right: View, pairs: Int[np.ndarray, "p 3"]
+) -> Float[np.ndarray, "p 3"]:
+    """Of whole with whole, of the first's inner part with the whole second, and the other way."""
+    rows = []
+    for start in range(0, len(pairs), PAIRS):
+        first, second = pairs[start : start + PAIRS, :2].T
+        whole, other_whole = left.whole[first], right.whole[second]
+        sides = (whole, other_whole), (left.inner[first], other_whole), (whole, right.inner[second])
+        rows.append(np.stack([np.einsum("pi,pi->p", a, b) for a, b in sides], axis=1))
+    return np.concatenate(rows) if rows else np.zeros((0, 3), np.float32)
 
 
 def similar_hashes(
@@ -234,25 +299,31 @@ def similar_hashes(
         yield first, found, bits.astype(np.int64)
 
 
-def coarse(thumbnails: UInt8[np.ndarray, "n h w"]) -> Float[np.ndarray, "n p"]:
-    """Pixels of thumbnails at half size with mean 0 and norm 1: their products correlate."""
-    n, height, width = thumbnails.shape
-    blocks = thumbnails.reshape(n, height // 2, 2, width // 2, 2)
-    return _normalized(blocks.mean(axis=(2, 4), dtype=np.float32).reshape(n, -1))
-
-
-def similarity(first: UInt8[np.ndarray, "h w"], second: UInt8[np.ndarray, "h w"]) -> float:
-    """How well two thumbnails correlate, as they are or with one of them moved onto the other."""
+def similarity(
+    first: UInt8[np.ndarray, "h w"], second: UInt8[np.ndarray, "h w"], likeness: Sequence[float]
+) -> float:
+    """How well two thumbnails correlate once one has been moved onto the other; at least as well as
+    they do as they are. `likeness` is their row of `correlations`: it says which may be a part.
+    """
     pixels = np.stack([first, second]).reshape(2, -1).astype(np.float32)
     still = float(np.prod(_normalized(pixels), axis=0).sum())
-    # Both ways, since the whole picture cannot be fitted onto what was cut from it.
-    return max(still, _moved(first, second), _moved(second, first))
+    as_they_are, first_larger, second_larger = likeness
+    # The whole picture cannot be fitted onto what was cut from it, so the part is the target.
+    part, whole = (second, first) if first_larger >= second_larger else (first, second)
+    margin = 0 if as_they_are >= max(first_larger, second_larger) else MARGIN
+    return max(still, _moved(part, whole, margin))
 
 
-def _moved(target: UInt8[np.ndarray, "h w"], image: UInt8[np.ndarray, "h w"]) -> float:
-    """The correlation of the target with the image when that is moved and stretched to fit."""
-    enough = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 1e-3)
-    start = np.eye(2, 3, dtype=np.float32)
+def _moved(
+    target: UInt8[np.ndarray, "h w"], image: UInt8[np.ndarray, "h w"], margin: float
+) -> float:
+    """The correlation of the target with the image when that is moved and stretched to fit,
+    beginning with the image's inner part.
+    """
+    enough = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, STEPS, 1e-3)
+    zoom = 1 - 2 * margin
+    start = zoom * np.eye(2, 3, dtype=np.float32)
+    start[:, 2] = margin * THUMBNAIL + (zoom - 1) / 2  # the middle of a pixel is at whole numbers
     try:
         value, warp = cv2.findTransformECC(target, image, start, cv2.MOTION_AFFINE, enough, None, 3)
     except cv2.error:  # nothing to hold on to in one of them
@@ -260,7 +331,8 @@ def _moved(target: UInt8[np.ndarray, "h w"], image: UInt8[np.ndarray, "h w"]) ->
     return value if np.abs(warp[:, :2] - np.eye(2)).max() < MAX_STRETCH else -1.0
 
 
-def _normalized(rows: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "n p"]:
+def _normalized(pixels: Float[np.ndarray, "n *p"]) -> Float[np.ndarray, "n q"]:
+    rows = pixels.reshape(len(pixels), -1)
     rows = rows - rows.mean(axis=1, keepdims=True)
     # A picture of one colour correlates with nothing; its norm would be 0.
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-3)
