@@ -36,3 +36,22 @@ def test_the_command_writes_the_official_layout(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--leave_out=dodo"])
     assert divide.main() == 1
     assert "dodo is neither" in capsys.readouterr().err
+
+
+def test_a_data_set_of_ones_own_gets_its_own_layout(tmp_path, monkeypatch):
+    files = tiny_ap10k.contents()
+    root = tiny_ap10k.write(tmp_path / "a", files)
+    paths = [root / f"annotations/ap10k-{part}-split1.json" for part in splits.PARTS]
+    out = tmp_path / "out"
+    flags = [*paths, f"--out={out}", "--dataset=own", "--few=1"]
+    monkeypatch.setattr(sys, "argv", ["divide", *map(str, flags)])
+    assert divide.main() == 0
+    names = {"annotations/train.json", "annotations/val.json", "annotations/test.json"}
+    names |= {f"few1/{name}" for name in names}
+    assert {p.relative_to(out).as_posix() for p in out.rglob("*.json")} == names
+    parts = [json.loads((out / f"annotations/{part}.json").read_text()) for part in splits.PARTS]
+    assert sum(len(part["images"]) for part in parts) == sum(
+        len(coco["images"]) for coco in files.values()
+    )
+    few = json.loads((out / "few1/annotations/test.json").read_text())
+    assert few == parts[2]

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from ap10k_jax import keypoints
-from tfds_ap10k import annotations, corrections, cvat, exchange, label_studio, synthetic
+from tfds_ap10k import annotations, coco_json, corrections, cvat, exchange, label_studio, synthetic
 
 
 @pytest.fixture(scope="module")
@@ -237,3 +237,50 @@ def test_the_command_writes_and_reads(tool, coco, tmp_path, monkeypatch, capsys)
     assert run(f"--from_{tool}={tmp_path}/there", f"--out={tmp_path}/c.json") == 1
     assert capsys.readouterr().err
     assert not (tmp_path / "c.json").exists()
+
+
+def as_a_tool_writes(coco: dict) -> dict:
+    """Other ids, folders before names, joints in another order, no families."""
+    other = copy.deepcopy(coco)
+    for image in other["images"]:
+        image |= {"id": image["id"] + 70_000, "file_name": f"task_1/{image['file_name']}"}
+    for category in other["categories"]:
+        category |= {"id": category["id"] + 300, "keypoints": category["keypoints"][::-1]}
+        del category["supercategory"]
+    for animal in other["annotations"]:
+        points = [animal["keypoints"][i : i + 3] for i in range(0, 51, 3)]
+        animal |= {"keypoints": [value for point in points[::-1] for value in point]}
+        animal["image_id"] += 70_000
+        animal["category_id"] += 300
+    return other
+
+
+def test_coco_of_any_tool_comes_back_by_name(coco):
+    back = coco_json.fetch(json.loads(json.dumps(as_a_tool_writes(coco))), coco)
+    assert (back["images"], back["categories"]) == (coco["images"], coco["categories"])
+    without_ids = [[a | {"id": 0} for a in one["annotations"]] for one in (back, coco)]
+    assert without_ids[0] == without_ids[1]
+    assert not {a["id"] for a in back["annotations"]} & {a["id"] for a in coco["annotations"]}
+    assert annotations.check(back, file="back.json")[1] == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (lambda c: c["images"][0].update(file_name="x.jpg"), "x.jpg: no photograph of the ref"),
+        (lambda c: c["images"][0].update(width=7), "pixels, but"),
+        (lambda c: c["categories"][0]["keypoints"].__setitem__(0, "wing"), "unknown joint 'wing'"),
+        (lambda c: c["annotations"][0]["keypoints"].pop(), "50 numbers in place of 51"),
+        (lambda c: c["annotations"][0]["keypoints"].__setitem__(0, float("nan")), "coordinate"),
+        (lambda c: c["annotations"][0].pop("category_id"), "not a COCO keypoint file: KeyError"),
+        (lambda c: c.pop("images"), "not a COCO keypoint file: KeyError"),
+    ],
+)
+def test_coco_that_does_not_fit_is_refused(coco, spoil, text):
+    spoilt = as_a_tool_writes(coco)
+    kind = spoilt["annotations"][0]["category_id"]
+    spoilt["categories"].sort(key=lambda category: category["id"] != kind)
+    spoilt["annotations"][0]["keypoints"][2] = 2
+    spoil(spoilt)
+    with pytest.raises(corrections.ExchangeError, match=text):
+        coco_json.fetch(spoilt, coco)

@@ -2,10 +2,14 @@
 
     python -m tfds_ap10k.divide ANNOTATIONS.json --out=DIR --groups=decisions.csv
     python -m tfds_ap10k.divide ANNOTATIONS.json --out=DIR --leave_out=Felidae --few=5 --few=25
+    python -m tfds_ap10k.divide ANNOTATIONS.json --out=DIR --dataset=own
 
 DIR gets three splits in the official layout, annotations/ap10k-{train,val,test}-split1.json, ...;
-put the photographs beside them, in DIR/data. `--groups` names the decisions of `dedup`: photographs
-that were dropped are left out, and the others of a group stay on one side.
+put the photographs beside them, in DIR/data. With --dataset=own it gets one split in the layout of
+`tfds_ap10k.build --dataset=own`, annotations/{train,val,test}.json, and the photographs go to
+DIR/images. `--groups` names the decisions of `dedup`: photographs that were dropped are left out,
+and the others of a group stay on one side. `--few` (the paper's outlook has 5, 10, 15, 20 and 25)
+makes a data set DIR/few5 of its own, with fewer photographs in train and the same val and test.
 """
 
 import argparse
@@ -17,6 +21,7 @@ from pathlib import Path
 from tfds_ap10k import annotations, dedup, splits
 
 SPLITS = (1, 2, 3)
+LAYOUTS = {"ap10k": "ap10k-{part}-split{split}.json", "own": "{part}.json"}
 
 
 def join(cocos: Iterable[Mapping]) -> dict:
@@ -58,6 +63,9 @@ def main() -> int:
     )
     parser.add_argument("annotations", metavar="ANNOTATIONS", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="a new folder, or one to add to")
+    parser.add_argument(
+        "--dataset", choices=LAYOUTS, default="ap10k", help="which builder is to read it (ap10k)"
+    )
     parser.add_argument("--groups", type=Path, help="decisions.csv of tfds_ap10k.dedup")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other splits (0)")
     parser.add_argument("--leave_out", help="a species or family that train and val do without")
@@ -74,14 +82,14 @@ def main() -> int:
             before = len(coco["images"])
             coco, groups = decided(coco, dedup.read(flags.groups))
             print(f"{before - len(coco['images'])} photographs were dropped as duplicates")
-        for split in SPLITS:
+        for split in SPLITS if flags.dataset == "ap10k" else SPLITS[:1]:
             parts = splits.divide_coco(coco, [flags.seed, split], groups)
             if flags.leave_out:
                 parts = splits.leave_out(parts, flags.leave_out)
-            write(flags.out, split, parts)
+            write(flags.out, flags.dataset, split, parts)
             for few in flags.few:
                 train = splits.few_labels(parts["train"], few, [flags.seed, split])
-                write(flags.out / f"few{few}", split, parts | {"train": train})
+                write(flags.out / f"few{few}", flags.dataset, split, parts | {"train": train})
     except (annotations.AnnotationError, dedup.DecisionError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -91,11 +99,12 @@ def main() -> int:
     return 0
 
 
-def write(folder: Path, split: int, parts: Mapping[str, dict]) -> None:
-    """The three files of a split in the official layout. Raises FileExistsError."""
+def write(folder: Path, dataset: str, split: int, parts: Mapping[str, dict]) -> None:
+    """The three files of a split in the layout of the data set. Raises FileExistsError."""
     (folder / "annotations").mkdir(parents=True, exist_ok=True)
     for part, coco in parts.items():
-        with (folder / "annotations" / f"ap10k-{part}-split{split}.json").open("x") as file:
+        name = LAYOUTS[dataset].format(part=part, split=split)
+        with (folder / "annotations" / name).open("x") as file:
             json.dump(coco, file)
     counts = ", ".join(f"{len(coco['images'])} {part}" for part, coco in parts.items())
     print(f"{folder}: split {split}: {counts}")

@@ -4,10 +4,12 @@
     python -m tfds_ap10k.exchange COCO.json --from_cvat=annotations.xml --out=NEW.json
     python -m tfds_ap10k.exchange COCO.json --to_label_studio=tasks.json --url=http://host/photos/
     python -m tfds_ap10k.exchange COCO.json --from_label_studio=export.json --out=NEW.json
+    python -m tfds_ap10k.exchange COCO.json --from_coco=export.json --out=NEW.json
 
 COCO.json says which photographs, species and joints there are; neither tool keeps their ids, nor
-`background`. To start from photographs without labels, give a file without annotations. CVAT also
-reads and writes COCO.json itself, as "COCO Keypoints 1.0", but then gives animals new boxes. See
+`background`. To start from photographs without labels, make it with `tfds_ap10k.blank`. --from_coco
+is for any tool that writes COCO keypoints: photographs, species and joints are found by name. CVAT
+reads and writes COCO.json, too, as "COCO Keypoints 1.0", but then gives animals new boxes. See
 `cvat` and `label_studio` for the labels that a task or project needs there.
 """
 
@@ -16,7 +18,7 @@ import json
 import sys
 from pathlib import Path
 
-from tfds_ap10k import annotations, cvat, label_studio
+from tfds_ap10k import annotations, coco_json, cvat, label_studio
 
 
 def main() -> int:
@@ -28,14 +30,14 @@ def main() -> int:
     )
     parser.add_argument("coco", metavar="COCO.json", type=Path)
     tasks = parser.add_mutually_exclusive_group(required=True)
-    for name in ("to_cvat", "to_label_studio", "from_cvat", "from_label_studio"):
+    for name in ("to_cvat", "to_label_studio", "from_cvat", "from_label_studio", "from_coco"):
         tasks.add_argument(f"--{name}", metavar="FILE", type=Path)
     parser.add_argument("--url", default="", help="before the names of photographs, Label Studio")
     parser.add_argument("--out", type=Path, help="the new COCO file, of what comes back")
     flags = parser.parse_args()
-    source = flags.from_cvat or flags.from_label_studio
+    source = flags.from_cvat or flags.from_label_studio or flags.from_coco
     if bool(source) != bool(flags.out):
-        parser.error("--out goes with --from_cvat and --from_label_studio")
+        parser.error("--out goes with --from_cvat, --from_label_studio and --from_coco")
     try:
         coco = annotations.read({"": flags.coco})[0][""]
         if flags.to_cvat:
@@ -48,6 +50,8 @@ def main() -> int:
             text = source.read_text(encoding="utf-8")
             if flags.from_cvat:
                 new = cvat.fetch(text, coco)
+            elif flags.from_coco:
+                new = coco_json.fetch(json.loads(text), coco)
             else:
                 new = label_studio.fetch(json.loads(text), coco)
             flags.out.write_text(json.dumps(new), encoding="utf-8")
