@@ -98,7 +98,8 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     opened = {"train": training, "validation": validation, **scored}
     rundir.write_environment(workdir, opened, source=source.kind)
     if source.patches:
-        source.patches.fill(threads=config.data.loader_threads)
+        with mistakes_in("data.name", config.data.name):  # a photograph that cannot be decoded
+            source.patches.fill(threads=config.data.loader_threads)
     passes = train.in_passes(config, len(training))
     train.train(
         *(passes, workdir, module, initial, training, validation, predict_step, shardings),

@@ -232,3 +232,15 @@ def test_an_unknown_way_and_one_without_room_are_refused(config, tmp_path, monke
     with pytest.raises(rundir.UserError, match=r"config\.data\.input='cache': the disk is full"):
         main.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_photograph_that_makes_no_patch_is_named_without_a_traceback(
+    config, tmp_path, monkeypatch
+):
+    def faulty(self, file, group):
+        raise ValueError("000000000001.jpg: cannot be decoded")
+
+    config.data.input, config.data.image_size = "cache", 96  # no patches of this size yet
+    monkeypatch.setattr(patches.Patches, "_write", faulty)
+    with pytest.raises(rundir.UserError, match=r"config\.data\.name=.*: 0+1\.jpg: cannot be"):
+        main.run(config, tmp_path / "run")
