@@ -60,8 +60,9 @@ def test_one_and_eight_devices_take_the_same_steps(setup, batch, one_device):
     moved = optax.tree.norm(jax.tree.map(jnp.subtract, alone.params, setup[2]["params"]))
     apart = optax.tree.norm(jax.tree.map(jnp.subtract, alone.params, shared.params))
     assert apart < 0.01 * moved
-    for a, b in zip(numbers_alone, numbers_shared, strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+    # so the second loss is of slightly other parameters
+    for a, b, within in zip(numbers_alone, numbers_shared, (1e-6, 1e-4), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=within)
         assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=1e-4)
 
 

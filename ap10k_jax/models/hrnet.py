@@ -52,7 +52,9 @@ class ExchangeUnit(nn.Module):
                 )
                 branches[i] = block(branches[i], train=train)
         return [
-            nn.relu(sum(self.fuse(x, j, i, channels, train) for j, x in enumerate(branches)))
+            layers.join(
+                *(self.fuse(x, j, i, channels, train) for j, x in enumerate(branches)), train=train
+            )
             for i in range(self.outputs)
         ]
 
