@@ -100,11 +100,11 @@ def flip_back(
 def _at(
     heatmaps: Float[Array, "*b h w k"], x: Int[Array, "*b k"], y: Int[Array, "*b k"]
 ) -> Float[Array, "*b k"]:
-    """The value of each joint's heatmap at a cell, which may be off the map (then the nearest)."""
+    """The value of each joint's heatmap at a cell; of one off the map, that of another cell."""
     height, width, num_keypoints = heatmaps.shape[-3:]
-    index = jnp.clip(y, 0, height - 1) * width + jnp.clip(x, 0, width - 1)
     flat = heatmaps.reshape(*heatmaps.shape[:-3], height * width, num_keypoints)
-    return jnp.take_along_axis(flat, index[..., None, :], axis=-2)[..., 0, :]
+    index = (y * width + x)[..., None, :]
+    return jnp.take_along_axis(flat, index, axis=-2, mode="clip")[..., 0, :]
 
 
 def _quarter_offset(
@@ -136,10 +136,9 @@ def _dark_offset(
         _gaussian_matrix(width),
         precision=jax.lax.Precision.HIGHEST,
     )
-    before = jnp.max(heatmaps, axis=(-3, -2), keepdims=True)
-    after = jnp.max(smooth, axis=(-3, -2), keepdims=True)
-    # Without a positive maximum there is no keypoint and the offset is not used.
-    log = jnp.log(jnp.maximum(smooth * before / jnp.where(after > 0, after, 1.0), 1e-10))
+    # What MMPose scales the smoothed map by would add a constant to the logarithm: no derivative
+    # sees it.
+    log = jnp.log(jnp.maximum(smooth, 1e-10))
 
     def at(dx: int, dy: int) -> Float[Array, "*b k"]:
         return _at(log, x + dx, y + dy)
@@ -162,8 +161,7 @@ def _dark_offset(
 
 
 def _gaussian_matrix(length: int) -> Float[np.ndarray, "length length"]:
-    """The matrix that smooths a signal of this length with DARK's taps, zeros beyond its ends."""
+    """What smooths a signal of this length with DARK's taps (peak 1), zeros beyond its ends."""
     distance = np.subtract.outer(np.arange(length), np.arange(length))
-    taps = np.exp(-np.square(np.arange(DARK_TAPS) - DARK_TAPS // 2) / (2 * DARK_SIGMA**2))
-    weights = np.exp(-np.square(distance) / (2 * DARK_SIGMA**2)) / taps.sum()
-    return np.where(np.abs(distance) <= DARK_TAPS // 2, weights, 0.0).astype(np.float32)
+    taps = np.exp(-np.square(distance) / (2 * DARK_SIGMA**2))
+    return np.where(np.abs(distance) <= DARK_TAPS // 2, taps, 0.0).astype(np.float32)

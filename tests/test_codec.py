@@ -73,6 +73,28 @@ def test_dark_finds_the_peak_between_cells_and_default_comes_within_a_quarter():
     assert 0.05 < np.abs(default - true).max() <= 0.25 + 1e-3
 
 
+def test_dark_finds_the_peak_of_slanting_ellipses():
+    # Their logarithm has a mixed derivative, which round ones lack.
+    true = np.random.default_rng(2).uniform(25, 35, (17, 2)).astype(np.float32)
+    y, x = np.mgrid[:64, :64][..., None] - true.T[::-1, None, None]
+    heatmaps = np.exp(-(x**2 + 2 * y**2 + 1.6 * x * y) / 18).astype(np.float32)
+    points, _ = decode(heatmaps, stride=1, method="dark")
+    assert np.abs(points - true).max() < 0.05
+
+
+def test_decoding_treats_both_sides_and_both_axes_alike():
+    # Near the border, where DARK does not find the very peak, and with unequal sides.
+    y, x = np.mgrid[:20, :32][..., None]
+    points = np.array([[2.3, 9.2], [14.8, 17.3], [28.7, 2.2], [16.4, 8.8]], np.float32)
+    heatmaps = np.exp(-((x - points[:, 0]) ** 2 + (y - points[:, 1]) ** 2) / 8).astype(np.float32)
+    for method in ("default", "dark"):
+        found = np.asarray(decode(heatmaps, stride=1, method=method)[0])
+        mirrored, _ = decode(heatmaps[:, ::-1], stride=1, method=method)
+        np.testing.assert_allclose(mirrored, found * [-1, 1] + [31, 0], atol=1e-4)
+        turned, _ = decode(heatmaps.swapaxes(0, 1), stride=1, method=method)
+        np.testing.assert_allclose(turned, found[:, ::-1], atol=1e-4)
+
+
 # Where a Gaussian peaks on each axis, and whether DARK moves from the cell there.
 @pytest.mark.parametrize(("at", "moves"), [(1.3, False), (2.3, True), (61.3, True), (62.3, False)])
 def test_dark_stays_at_two_cells_from_the_border(at, moves):
@@ -97,6 +119,12 @@ QUARTER_STEPS = [
     ((20, 0), [(21, 0)], (20, 0)),  # a peak in the first row moves on neither axis
     ((0, 20), [(0, 21)], (0, 20)),  # nor does one in the first column
     ((20, 63), [(21, 63)], (20.25, 63)),  # in the last row it still moves sideways
+    ((63, 20), [(63, 21)], (63, 20.25)),  # and in the last column down
+    ((20, 1), [(21, 1), (20, 2)], (20.25, 1)),  # row 1 stays, yet moves sideways
+    ((1, 20), [(2, 20), (1, 21)], (1, 20.25)),  # as column 1 moves down
+    ((20, 2), [(20, 3)], (20, 2.25)),
+    ((20, 62), [(20, 63)], (20, 62.25)),
+    ((20, 63), [(20, 62)], (20, 63)),
 ]
 
 
@@ -143,9 +171,10 @@ ON_OR_OFF = [
 
 @pytest.mark.parametrize(("x", "weight"), ON_OR_OFF)
 def test_joint_counts_while_its_patch_may_touch_the_map(x, weight):
-    heatmap, weights = encode(jnp.array([[x, 100.0]]), jnp.ones(1))
-    assert weights[0] == weight
-    assert np.any(heatmap) == (weight == 1 and x != -31)
+    # once as x and once as y
+    heatmaps, weights = encode(jnp.array([[x, 100.0], [100.0, x]]), jnp.ones(2))
+    assert weights.tolist() == [weight] * 2
+    assert np.any(heatmaps, axis=(0, 1)).tolist() == [weight == 1 and x != -31] * 2
 
 
 def test_unlabelled_joint_has_an_empty_map_and_no_weight():
@@ -186,6 +215,13 @@ def test_flip_back_twice_is_identity_without_the_shift():
     heatmaps = np.random.default_rng(3).normal(size=(2, 8, 8, 17)).astype(np.float32)
     flip = functools.partial(codec.flip_back, pairs=PAIRS, shift=False)
     np.testing.assert_array_equal(flip(flip(heatmaps)), heatmaps)
+
+
+def test_flip_back_shifts_unless_it_is_told_not_to():
+    heatmaps = np.random.default_rng(4).normal(size=(4, 6, 17)).astype(np.float32)
+    np.testing.assert_array_equal(
+        codec.flip_back(heatmaps, pairs=PAIRS), codec.flip_back(heatmaps, pairs=PAIRS, shift=True)
+    )
 
 
 def test_shift_brings_the_mirrored_view_back_to_where_it_was():

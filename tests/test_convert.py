@@ -3,7 +3,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from golden_weights import GOLDEN_NAMES, state_dict, tensor
+from golden_weights import GOLDEN_NAMES, names_and_shapes, state_dict, tensor
 
 from ap10k_jax import convert, models
 from ap10k_jax.models import hourglass
@@ -21,8 +21,17 @@ def resnet18() -> dict[str, np.ndarray]:
 
 
 def made_up(name: str) -> dict[str, np.ndarray]:
-    shapes = convert.to_torch(models.init(models.build(name), jax.random.key(0)), name)
-    return {name: tensor(name, array.shape) for name, array in shapes.items()}
+    return {name: tensor(name, shape) for name, shape in names_and_shapes_of(name).items()}
+
+
+def names_and_shapes_of(name: str) -> dict[str, tuple[int, ...]]:
+    """MMPose 1.x names and PyTorch shapes, as convert has them."""
+    module = models.build(name)
+    tree = models.shapes(module)
+    return {
+        name: convert.torch_shape(path, convert.leaf_at(tree, path).shape)
+        for name, path in convert.torch_names(module, tree).items()
+    }
 
 
 def rename(state: dict, pattern: str, replacement: str) -> dict:
@@ -36,6 +45,17 @@ def only(state: dict, prefix: str) -> dict:
 
 def same(one: dict, other: dict) -> bool:
     return jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), one, other))
+
+
+@pytest.mark.parametrize("name", GOLDEN_NAMES)
+def test_names_and_shapes_are_the_references(name):
+    """But for the block after the last Hourglass, which never runs."""
+    theirs = {
+        name: tuple(shape)
+        for name, shape in names_and_shapes(name).items()
+        if not name.startswith("backbone.inters.0.")
+    }
+    assert names_and_shapes_of(name) == theirs
 
 
 @pytest.mark.parametrize("name", GOLDEN_NAMES)

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 from golden_files import shared
+from pycocotools.cocoeval import Params
 
 from ap10k_jax import keypoints
 
@@ -75,6 +76,22 @@ def test_corrected_sigmas_are_equal_left_and_right_and_the_papers_are_not():
     np.testing.assert_array_equal(paper[5:], np.array(keypoints.COCO_PERSON.sigmas)[5:])
 
 
+@pytest.mark.parametrize("joints", SETS.values(), ids=SETS)
+def test_every_joint_has_a_sigma(joints):
+    assert len(joints.sigmas) == len(joints) == len(set(joints.names))
+
+
+def test_sigmas_of_persons_are_those_of_pycocotools():
+    theirs = Params("keypoints").kpt_oks_sigmas
+    np.testing.assert_allclose(keypoints.COCO_PERSON.sigmas, theirs, rtol=1e-6)
+
+
+def test_upper_bodies_of_persons_end_at_the_wrists():
+    lower = {"hip", "knee", "ankle"}
+    names = [name for name in keypoints.COCO_PERSON.names if name.split("_")[-1] not in lower]
+    assert [keypoints.COCO_PERSON.names[i] for i in keypoints.COCO_PERSON.upper_body] == names
+
+
 def test_half_bodies_are_those_of_the_reference():
     lower = set(range(17)) - set(keypoints.AP10K.upper_body)
     assert set(keypoints.AP10K.upper_body) == {0, 1, 2, 3, 5, 6, 7, 8, 9}
@@ -131,6 +148,12 @@ def test_remapped_annotations_have_our_joints_where_theirs_were():
     assert remapped["categories"][0]["keypoints"] == list(names)
     assert remapped["categories"][0]["skeleton"][0] == [1, 2]  # counted from 1, as COCO does
     assert json.dumps(coco) == before
+
+
+def test_hidden_joints_are_counted_when_they_are_mapped():
+    coco = twenty_joints({0, 1, 2})
+    coco["annotations"][0]["keypoints"][2] = 1  # COCO's visibility of a hidden joint
+    assert keypoints.remap_annotations(coco)["annotations"][0]["num_keypoints"] == 3
 
 
 def test_an_animal_of_ears_alone_has_no_common_keypoint():
@@ -240,6 +263,22 @@ def test_what_is_no_pair_is_not_paired(names):
     assert keypoints.pairs_of(names) == ()
 
 
+@pytest.mark.parametrize(
+    "coco", [{}, {"categories": []}, {"categories": [{"id": 1, "name": "fox"}]}]
+)
+def test_joints_that_nobody_declares_are_ap10ks(coco):
+    assert keypoints.of_annotations(coco) == keypoints.AP10K
+
+
+@pytest.mark.parametrize("joints", SETS.values(), ids=SETS)
+def test_a_set_survives_being_written_as_a_category(joints):
+    category = keypoints.as_category(joints)
+    assert keypoints.of_annotations({"categories": [category]}) == joints
+    own = dataclasses.replace(joints, names=tuple(f"{name}_" for name in joints.names)[::-1])
+    back = keypoints.from_category(keypoints.as_category(own))
+    assert (back.names, back.skeleton, back.sigmas) == (own.names, own.skeleton, own.sigmas)
+
+
 def test_joints_without_their_counterpart_are_found():
     joints = keypoints.from_category(declared(["left_eye", "rigth_eye", "left_ear", "right_ear"]))
     assert keypoints.one_sided(joints) == ["left_eye"]
@@ -262,6 +301,8 @@ def test_joints_without_their_counterpart_are_found():
         (declared("ab", skeleton=[["1", 2]]), "numbers from 1 to 2"),
         (declared("ab", skeleton={"1": 2}), "numbers from 1 to 2"),
         (declared("ab", sigmas=[0.1]), "the sigmas are not 2 numbers between 0 and 1"),
+        (declared("ab", sigmas=[0.1, 1]), "the sigmas are not 2 numbers between 0 and 1"),
+        (declared("ab", sigmas=[0.1, 1.5]), "the sigmas are not 2 numbers between 0 and 1"),
         (declared("ab", sigmas=[0.1, 0]), "the sigmas are not 2 numbers between 0 and 1"),
         (declared("ab", sigmas=[0.1, float("nan")]), "the sigmas are not 2 numbers"),
         (declared("ab", sigmas=0.1), "the sigmas are not 2 numbers"),

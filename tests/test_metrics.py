@@ -131,13 +131,46 @@ def test_missing_animals_are_counted_and_count_as_misses():
     assert result["per_species"]["antelope"] == pytest.approx(51 / 101)
 
 
-def test_unlabelled_animals_are_not_missed():
+def test_statistics_are_the_ten_of_coco():
+    names = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
+    assert names == metrics.STATISTICS
+
+
+@pytest.mark.parametrize("point", [(0, 0, 0), (5, 7, 0)])  # hidden joints may have a place
+def test_unlabelled_animals_are_not_missed(point):
     annotations = coco(THREE_SPECIES)
-    annotations["annotations"][0] |= {"keypoints": [0] * 51, "num_keypoints": 0}
+    annotations["annotations"][0] |= {"keypoints": [*point] * 17, "num_keypoints": 0}
     result = metrics.evaluate(annotations, truth_as_predictions(annotations)[1:])
     assert result["num_missing"] == 0
     assert result["AP"] == pytest.approx(1)
     assert result["num_animals"]["antelope"] == 1
+
+
+def test_one_labelled_joint_makes_an_animal():
+    annotations = coco(THREE_SPECIES)
+    keypoints_of_one = [0] * 51
+    keypoints_of_one[3:6] = 150, 160, 1
+    annotations["annotations"][0] |= {"keypoints": keypoints_of_one, "num_keypoints": 1}
+    result = metrics.evaluate(annotations, truth_as_predictions(annotations)[1:])
+    assert result["num_missing"] == 1
+    assert result["num_animals"]["antelope"] == 2
+
+
+def test_instance_view_makes_all_species_one_and_changes_nothing_it_is_given():
+    # Four antelopes right, the only dog wrong. Precision 1 up to recall 0.8: 81 of 101 recalls.
+    annotations = coco([(1, 1, BOX), (2, 1, BOX), (3, 1, BOX), (4, 1, BOX), (5, 8, BOX)])
+    annotations["categories"][0]["keypoints"] = list(keypoints.AP10K.names)
+    predictions = truth_as_predictions(annotations)
+    predictions[-1]["keypoints"] = predictions[-1]["keypoints"] + [300, 0, -0.5]
+    before = copy.deepcopy((annotations, predictions))
+    view = metrics.instance_view(annotations, predictions)
+    result = metrics.evaluate(*view)
+    assert result["AP"] == pytest.approx(81 / 101)
+    assert result["per_species"] == {"animal": result["AP"]}
+    assert result["per_family"] == {"all": result["AP"]}
+    assert result["num_wrong_category"] == 0
+    assert view[0]["categories"][0]["keypoints"] == list(keypoints.AP10K.names)
+    np.testing.assert_equal((annotations, predictions), before)
 
 
 def test_statistics_of_absent_sizes_are_nan_not_minus_one():
@@ -226,6 +259,26 @@ def test_every_problem_is_listed_at_once():
         metrics.evaluate(annotations, predictions)
 
 
+def test_what_a_prediction_lacks_is_named_and_ends_nothing():
+    annotations = coco(THREE_SPECIES)
+    predictions = truth_as_predictions(annotations)
+    del predictions[0]["keypoints"], predictions[0]["category_id"]
+    predictions[1]["image_id"] = 77
+    lines = r"(?s)\(annotation 100\): without category_id, keypoints\n.*unknown image 77$"
+    with pytest.raises(ValueError, match=lines):
+        metrics.evaluate(annotations, predictions)
+
+
+@pytest.mark.parametrize(("wrong", "more"), [(20, ""), (23, "\n... and 3 more")])
+def test_twenty_problems_are_listed_and_the_others_counted(wrong, more):
+    annotations = coco([(i, 1, BOX) for i in range(1, wrong + 1)])
+    predictions = [p | {"category_id": 999} for p in truth_as_predictions(annotations)]
+    with pytest.raises(ValueError, match="cannot evaluate") as error:
+        metrics.evaluate(annotations, predictions)
+    listed = [f"prediction {i} (annotation {100 + i}): unknown category 999" for i in range(20)]
+    assert str(error.value) == "\n".join(["cannot evaluate:", *listed]) + more
+
+
 def test_no_predictions_are_refused():
     with pytest.raises(ValueError, match="no predictions"):
         metrics.evaluate(coco(THREE_SPECIES), [])
@@ -245,6 +298,20 @@ def test_oks_by_hand():
     assert metrics.oks(truth, predicted, 900, visible=visible) == pytest.approx(one)
     assert metrics.oks(truth, predicted, 900, visible=~visible) == 1
     assert metrics.oks(truth, predicted, 900, visible=np.zeros(17)) == 0
+
+
+def test_oks_of_an_animal_without_area_is_no_division_by_zero():
+    truth = np.zeros((17, 2))
+    assert metrics.oks(truth, truth, 0) == 1
+    assert metrics.oks(truth, truth + 1, 0) == 0
+
+
+def test_oks_counts_joints_of_any_visibility_once():
+    # COCO's 1 (hidden) and 2 (visible) are both labelled.
+    truth, predicted = np.random.default_rng(0).uniform(0, 20, (2, 17, 2))
+    visibility = np.arange(17) % 3
+    expected = metrics.oks(truth, predicted, 900, visible=visibility > 0)
+    assert metrics.oks(truth, predicted, 900, visible=visibility) == expected
 
 
 def test_oks_takes_batches():
@@ -276,6 +343,23 @@ def test_nms_threshold_is_inclusive():
         for t in (similarity, 0.5)
     }
     assert keep == {similarity: [1, 0], 0.5: [1]}
+
+
+def test_nms_keeps_poses_of_equal_score_from_the_last_to_the_first():
+    # many, for sorting may be stable for a few by chance
+    poses = np.arange(40)[:, None, None] * 1e4 + np.zeros((17, 2))
+    assert metrics.oks_nms(poses, np.ones(40), np.full(40, 100.0)) == [*range(39, -1, -1)]
+
+
+def test_nms_measures_with_the_mean_of_both_areas():
+    # 9 joints of both poses agree; the 8 others are as far apart as `threshold` by the mean area.
+    poses = np.zeros((2, 17, 2))
+    poses[1, :8, 0] = 3
+    similarity = {area: float(metrics.oks(*poses, area)) for area in (300, 400, 500)}
+    for threshold, kept in ((similarity[300], [0]), (similarity[500], [0, 1])):
+        for areas in ((300.0, 500.0), (500.0, 300.0)):
+            got = metrics.oks_nms(poses, np.array([2, 1]), np.array(areas), threshold=threshold)
+            assert got == kept
 
 
 def test_a_kept_pose_suppresses_only_its_own_duplicates():

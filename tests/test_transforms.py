@@ -129,6 +129,19 @@ def test_box_without_area_in_the_image_is_refused(box):
         transforms.box_to_center_scale(box, (100, 80))
 
 
+def test_the_views_corners_become_the_crops():
+    # Also where the crop is no square: the width decides, the height follows from it.
+    center, scale = np.array([31, 47]), np.array([80, 60])
+    corners = center + scale / 2 * [[-1, -1], [1, -1], [1, 1], [-1, 1]]
+    matrix = transforms.affine_matrix(center, scale, size=(64, 48))
+    moved = transforms.apply_affine(corners, matrix)
+    np.testing.assert_allclose(moved, [[0, 0], [64, 0], [64, 48], [0, 48]], atol=1e-4)
+    back = transforms.crop_to_image(moved, center, scale, size=(64, 48))
+    np.testing.assert_allclose(back, corners, atol=1e-4)
+    matrix = transforms.affine_matrix(center, np.array([80, 999]), size=(64, 48))
+    np.testing.assert_allclose(transforms.apply_affine(corners, matrix), moved, atol=1e-4)
+
+
 def test_inverse_leads_back():
     matrix = transforms.affine_matrix((31, 47), (80, 80), rotation=37, size=(64, 64))
     points = np.random.default_rng(0).uniform(0, 64, (5, 2))
@@ -175,6 +188,17 @@ def test_crops_do_not_depend_on_the_opencv_version():
     image[:, 1:] = 200
     crop, _ = transforms.crop(image, (2.51, 2), (4, 4), size=(4, 4))
     assert crop[2, 0, 0] == 100
+
+
+# Where a pixel is read, in 1/1024, and the 1/32 to which that is rounded: to the nearest, .5 up.
+@pytest.mark.parametrize(("position", "read_at"), [(495, 15), (496, 16), (527, 16), (528, 17)])
+def test_positions_are_rounded_to_the_nearest_32nd_of_a_pixel(position, read_at):
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[:, 4:] = 64
+    for picture, turned in ((image, False), (image.swapaxes(0, 1).copy(), True)):
+        center = np.array([4 + position / 1024, 4])
+        crop, _ = transforms.crop(picture, center[::-1] if turned else center, (8, 8), size=(8, 8))
+        assert crop[*((3, 2) if turned else (2, 3)), 0] == 2 * read_at
 
 
 def test_flip_twice_is_identity():
@@ -260,6 +284,35 @@ def test_sample_without_rng_is_the_plain_crop():
     np.testing.assert_array_equal(sample["scale"], scale)
 
 
+def test_sample_of_another_shape_is_the_plain_crop_of_that_shape():
+    animal = example()
+    sample = transforms.sample(animal, size=(64, 48), padding=1.1)
+    center, scale = transforms.box_to_center_scale(
+        animal["box"], (300, 200), padding=1.1, aspect=64 / 48
+    )
+    np.testing.assert_array_equal(sample["center"], center)
+    np.testing.assert_allclose(sample["scale"], scale, rtol=1e-6)
+    back = transforms.crop_to_image(sample["keypoints"], center, scale, size=(64, 48))
+    np.testing.assert_allclose(back, animal["keypoints"][:, :2], atol=1e-3)
+
+
+def test_hidden_joints_are_labelled_joints():
+    # COCO's visibility 1; AP-10K has none, other data sets do.
+    animal = example()
+    animal["keypoints"][:, 2] = np.arange(17) % 3
+    weights = transforms.sample(animal, size=(32, 32))["weights"]
+    np.testing.assert_array_equal(weights, animal["keypoints"][:, 2] > 0)
+    animal = view_of(example())
+    always = dataclasses.replace(STILL, half_body_probability=1)
+    views = []
+    for visibility in (1, 2):
+        animal["keypoints"][:, 2] = visibility
+        rng = np.random.default_rng(0)
+        views.append(transforms.augment(animal, rng, augmentation=always))
+    np.testing.assert_array_equal(views[0]["sides"], views[1]["sides"])
+    assert not np.array_equal(views[0]["sides"], animal["sides"])
+
+
 def test_sample_with_everything_switched_off_is_the_plain_crop():
     animal = example()
     still = transforms.sample(animal, np.random.default_rng(0), size=(96, 96), augmentation=STILL)
@@ -280,12 +333,15 @@ def test_sample_changes_nothing_it_is_given_and_keeps_the_rest():
 
 
 def test_sample_has_the_types_of_a_batch():
-    sample = transforms.sample(example(), np.random.default_rng(0), size=(64, 48))
-    shapes = {name: (value.shape, value.dtype.name) for name, value in sample.items()}
-    assert shapes["image"] == ((48, 64, 3), "uint8")
-    assert shapes["keypoints"] == ((17, 2), "float32")
-    assert shapes["weights"] == ((17,), "float32")
-    assert shapes["center"] == shapes["scale"] == ((2,), "float32")
+    moving = dataclasses.replace(transforms.Augmentation(), shift_probability=1)
+    rngs = [None, *(np.random.default_rng(seed) for seed in range(5))]
+    for rng in rngs:
+        sample = transforms.sample(example(), rng, size=(64, 48), augmentation=moving)
+        shapes = {name: (value.shape, value.dtype.name) for name, value in sample.items()}
+        assert shapes["image"] == ((48, 64, 3), "uint8")
+        assert shapes["keypoints"] == ((17, 2), "float32")
+        assert shapes["weights"] == ((17,), "float32")
+        assert shapes["center"] == shapes["scale"] == ((2,), "float32")
 
 
 def test_same_seed_same_sample_and_it_travels_to_workers():
@@ -325,6 +381,12 @@ def test_rotation_is_normal_clipped_and_given_to_three_in_five():
     assert np.mean(turned > 0) == pytest.approx(0.5, abs=0.05)
 
 
+def test_rotations_are_as_often_to_the_left_as_to_the_right():
+    # small ones, among which a mean of a degree would show
+    _, views = draws(count=300, rotation_sigma=0.1, rotation_probability=1)
+    assert np.mean([view["rotation"] > 0 for view in views]) == pytest.approx(0.5, abs=0.15)
+
+
 def test_shift_is_uniform_up_to_a_fifth_of_the_boxs_sides():
     view, views = draws(flip_probability=0, half_body_probability=0)
     shifts = np.array([v["center"] - view["center"] for v in views]) / view["box"][2:]
@@ -333,6 +395,7 @@ def test_shift_is_uniform_up_to_a_fifth_of_the_boxs_sides():
     assert np.all(np.abs(moved) <= 0.2 + 1e-6)
     assert np.all(np.abs(moved).max(axis=0) > 0.19)
     assert np.all(np.abs(np.abs(moved).mean(axis=0) - 0.1) < 0.015)
+    assert abs(np.corrcoef(moved.T)[0, 1]) < 0.15  # each axis on its own
 
 
 def half_body_shares(labelled):
@@ -377,6 +440,16 @@ def test_half_with_too_few_joints_is_not_chosen():
     for _ in range(20):
         view = transforms.augment(animal, rng, augmentation=always)
         np.testing.assert_allclose(view["center"], upper)
+
+
+@pytest.mark.parametrize(("labelled", "shown"), [(2, False), (3, True)])
+def test_half_of_three_joints_may_be_chosen(labelled, shown):
+    animal = view_of(example())
+    animal["keypoints"][[10, 11, 12, 13, 14, 15, 16, 4][labelled:], 2] = 0
+    lower = animal["keypoints"][[10, 11, 12][:labelled], :2].mean(axis=0)
+    always = dataclasses.replace(STILL, half_body_probability=1, half_body_upper_probability=0)
+    view = transforms.augment(animal, np.random.default_rng(0), augmentation=always)
+    assert np.allclose(view["center"], lower) == shown
 
 
 def test_joints_of_which_no_upper_body_is_known_have_no_half_body():
@@ -464,6 +537,8 @@ def test_a_damaged_photograph_that_opencv_can_read_is_read():
 def test_unreadable_photograph_is_named(data):
     with pytest.raises(ValueError, match=r"000000000071\.jpg"):
         transforms.decode_image(data, "000000000071.jpg")
+    with pytest.raises(ValueError, match=r"^image: "):
+        transforms.decode_image(data)
 
 
 def test_transforms_do_not_import_jax():
