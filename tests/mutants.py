@@ -15,7 +15,7 @@ runs the tests with the mutant in place of the module. So a mutant costs its tes
 """
 
 import argparse
-import contextlib
+import functools
 import importlib
 import importlib.abc
 import importlib.util
@@ -34,7 +34,11 @@ from pathlib import Path
 
 import libcst as cst
 import pytest
-from libcst.metadata import ByteSpanPositionProvider, MetadataWrapper
+from libcst.metadata import (
+    ByteSpanPositionProvider,
+    MetadataWrapper,
+    ParentNodeProvider,
+)
 from mutmut.mutation.file_mutation import MutationVisitor
 from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
@@ -85,26 +89,24 @@ def source_of(module: str) -> str:
     return (ROOT / "ap10k_jax" / f"{module}.py").read_text()
 
 
+@functools.cache
 def mutants(module: str) -> list[tuple[str, str, str]]:
     """(the lines that change, what they become, the whole mutated source) of each mutant."""
     source = source_of(module)
     wrapper = MetadataWrapper(cst.parse_module(source))
     visitor = Visitor()
     tree = wrapper.visit(visitor)
-    spans = wrapper.resolve(ByteSpanPositionProvider)
+    spans, parents = (wrapper.resolve(p) for p in (ByteSpanPositionProvider, ParentNodeProvider))
     found = []
     for mutation in visitor.mutations:
-        span = spans.get(mutation.original_node)
-        if span is None:  # an operator: libcst does not say where it is
-            mutated = tree.deep_replace(mutation.original_node, mutation.mutated_node).code
-        else:  # a hundred times faster
-            mutated = source.encode()
-            change = tree.code_for_node(mutation.mutated_node).encode()
-            mutated = mutated[: span.start] + change + mutated[span.start + span.length :]
-            mutated = mutated.decode()
-        with contextlib.suppress(SyntaxError):
-            compile(mutated, module, "exec")
-            found.append((*changes(source, mutated), mutated))
+        node, changed = mutation.original_node, mutation.mutated_node
+        while node not in spans:  # an operator, of which libcst does not say where it is
+            parent = parents[node]
+            node, changed = parent, parent.deep_replace(node, changed)
+        start, end = spans[node].start, spans[node].start + spans[node].length
+        text = source.encode()
+        mutated = (text[:start] + tree.code_for_node(changed).encode() + text[end:]).decode()
+        found.append((*changes(source, mutated), mutated))
     return found
 
 
@@ -175,8 +177,11 @@ def verdict(module: str, source: str, log: Path) -> str:
         os.chdir(TESTS)
         code = 1
         try:
+            compile(source, module, "exec")
             options = ["-x", "-q", "--noconftest", "--assert=plain", "-p", "no:cacheprovider"]
             code = pytest.main([*options, *TESTS_OF[module]])
+        except SyntaxError:
+            code = 0  # no mutant but nonsense: to be seen as such
         finally:
             os._exit(int(code))
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -217,8 +222,8 @@ def main() -> None:
     counts, started = Counter(), time.process_time()
     for number, before, after, said in run(args.module, chosen):
         counts[said] += 1
-        if said != "killed" or args.only:
-            print(f"{number} {said}\n  - {before}\n  + {after}", flush=True)
+        shown = f"\n  - {before}\n  + {after}" if said != "killed" or args.only else ""
+        print(f"{number} {said}{shown}", flush=True)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = time.process_time() - started + usage.ru_utime + usage.ru_stime
     print(

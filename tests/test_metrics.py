@@ -470,6 +470,10 @@ def test_naming_ap10ks_joints_changes_no_number():
         assert metrics.sigmas_of(keypoints.AP10K, sigmas) == (sigmas, metrics.SIGMAS[sigmas])
 
 
+def test_todays_sigmas_are_the_default():
+    assert metrics.sigmas_of(keypoints.AP10K) == ("corrected", metrics.SIGMAS["corrected"])
+
+
 def test_of_equal_scores_the_later_annotation_wins_in_any_order():
     annotations = coco([(1, 1, BOX), (1, 8, BOX)])
     annotations["annotations"][1]["keypoints"] = annotations["annotations"][0]["keypoints"]

@@ -8,7 +8,7 @@ import pytest
 mutants = pytest.importorskip("mutants", reason="needs mutmut, which is in the extra `test`")
 
 # How many mutants of each module are tried here; tests/README.md says what all of them gave.
-DOSE = {"codec": 3, "losses": 4, "metrics": 6, "transforms": 6, "keypoints": 6, "convert": 2}
+DOSE = {"losses": 4, "metrics": 6, "transforms": 6, "keypoints": 6}
 
 
 @pytest.mark.parametrize("module", mutants.TESTS_OF)
