@@ -7,7 +7,9 @@ import pytest
 
 mutants = pytest.importorskip("mutants", reason="needs mutmut, which is in the extra `test`")
 
-# How many mutants of each module are tried here; tests/README.md says what all of them gave.
+pytestmark = pytest.mark.slow
+
+# How many mutants of each module are tried here; tests/README.md says how to try them all.
 DOSE = {"losses": 4, "metrics": 6, "transforms": 6, "keypoints": 6}
 
 
@@ -28,7 +30,6 @@ def test_equivalent_mutants_exist():
         assert set(mutants.equivalent(module)) <= found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("module", "count"), DOSE.items())
 def test_some_mutants_are_noticed(module, count):
     """In a process of its own: this one may have started JAX, after which none can be forked."""
