@@ -205,4 +205,4 @@ def test_training_report_and_prediction_go_on_from_there(walked):
     assert text.count("<img") == 3  # curves, and the animals of two splits
     with (folder / "predictions" / "keypoints.csv").open() as file:
         assert {row["joint"] for row in csv.DictReader(file)} == set(JOINTS)
-    assert len(list((folder / "predictions" / "drawn").iterdir())) == 49
+    assert len(list((folder / "predictions" / "drawn" / "photos").iterdir())) == 49
