@@ -152,8 +152,10 @@ def check(config: ConfigDict, *, device_count: int) -> None:
         expect(config.draw[field] >= 0, f"draw.{field}", "at least 0")
     for field in ("batch_size", "eval.batch_size"):
         value = config.batch_size if field == "batch_size" else config.eval.batch_size
-        fits = value > 0 and value % device_count == 0
-        expect(fits, field, f"a positive multiple of the number of devices, {device_count}")
+        parts = config.batch_parts if field == "batch_size" else 1
+        fits = value > 0 and parts > 0 and value % (device_count * parts) == 0
+        text = f"a positive multiple of the number of devices, {device_count}"
+        expect(fits, field, text if parts == 1 else f"{text}, times batch_parts={parts}")
     expect(config.eval.every_epochs >= 0, "eval.every_epochs", "at least 0")
     unknown = [s for s in names(config.eval.splits) if s not in data.SPLITS]
     expect(not unknown, "eval.splits", f"comma-separated names out of {', '.join(data.SPLITS)}")

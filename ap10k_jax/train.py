@@ -1,5 +1,6 @@
 """Training: the state, one step as a pure function, and the loop written out in order."""
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,12 +25,14 @@ from ap10k_jax import (
     evaluate,
     losses,
     models,
+    precision,
     resident,
     runlog,
     stop,
     transforms,
     weights,
 )
+from ap10k_jax.models import layers
 
 
 @flax.struct.dataclass
@@ -94,6 +97,12 @@ def learning_rate(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     return schedule
 
 
+def make_optimizer(module: nn.Module, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Adam, as in the paper; for a float16 network with a scaled loss."""
+    adam = optax.adam(schedule)
+    return precision.scaled(adam) if module.dtype == jnp.float16 else adam
+
+
 def in_passes(config: ConfigDict, animals: int) -> ConfigDict:
     """The config with everything that is counted in epochs as passes over so many animals.
 
@@ -134,50 +143,100 @@ def place(state: TrainState, shardings: devices.Shardings) -> TrainState:
 
 
 def train_step(
-    state: TrainState, batch: dict, *, module: nn.Module, optimizer: optax.GradientTransformation
+    state: TrainState,
+    batch: dict,
+    *,
+    module: nn.Module,
+    optimizer: optax.GradientTransformation,
+    parts: int = 1,
+    remat: bool = False,
 ) -> tuple[TrainState, dict]:
     """The state after one step on a batch, and the step's numbers.
 
     batch: `image` uint8 (b, H, W, 3), `keypoints` (b, k, 2) in crop pixels, `weights` (b, k).
-    Targets are drawn here, on the device: they are larger than the crops.
+    Targets are drawn here, on the device: they are larger than the crops. `parts` and `remat` spend
+    time to save memory, see configs/base.py.
     """
-    images = evaluate.normalize(batch["image"])
+    factor = precision.loss_factor(state.opt_state)
 
-    def loss_fn(params):
-        heatmaps, updated = module.apply(
-            {"params": params, "batch_stats": state.batch_stats},
-            images,
-            train=True,
-            mutable=["batch_stats"],
-        )
-        stacks = heatmaps if isinstance(heatmaps, list) else [heatmaps]
-        h, w = stacks[0].shape[1:3]
-        target, weights = codec.encode(
-            batch["keypoints"], batch["weights"], size=(w, h), stride=images.shape[2] / w
-        )
-        loss = sum(losses.heatmap_mse(stack, target, weights) for stack in stacks)
-        return loss, updated["batch_stats"]
+    def loss_fn(params, batch_stats, part):
+        loss, batch_stats = loss_of(module, params, batch_stats, part)
+        return loss * factor, (loss, batch_stats)
 
-    (loss, batch_stats), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    (gradient, _), (params, as_tree) = flat(gradient), flat(state.params)
+    if remat:
+        kept = jax.checkpoint_policies.save_only_these_names(layers.KEPT)
+        loss_fn = jax.checkpoint(loss_fn, policy=kept)
+
+    def one_part(batch_stats, part):
+        gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        (_, (loss, batch_stats)), gradient = gradient_fn(state.params, batch_stats, part)
+        return batch_stats, (loss, flat(gradient)[0])
+
+    batch_stats, (loss, gradient) = in_parts(one_part, state.batch_stats, batch, parts)
+    params, as_tree = flat(state.params)
     updates, opt_state = optimizer.update(gradient, state.opt_state, params)
     params = optax.apply_updates(params, updates)
     numbers = {
         "loss": loss,
-        "gradient_norm": optax.tree.norm(gradient),
+        "gradient_norm": optax.tree.norm(precision.unscaled(gradient, state.opt_state)),
         "update_norm": optax.tree.norm(updates),
         "weight_norm": optax.tree.norm(params),
     }
     return TrainState(state.step + 1, as_tree(params), batch_stats, opt_state), numbers
 
 
+def loss_of(
+    module: nn.Module, params: dict, batch_stats: dict, batch: dict
+) -> tuple[Float[Array, ""], dict]:
+    """The loss on a batch, and the running statistics after it."""
+    images = evaluate.normalize(batch["image"])
+    heatmaps, updated = module.apply(
+        {"params": params, "batch_stats": batch_stats}, images, train=True, mutable=["batch_stats"]
+    )
+    stacks = heatmaps if isinstance(heatmaps, list) else [heatmaps]
+    h, w = stacks[0].shape[1:3]
+    target, weights = codec.encode(
+        batch["keypoints"], batch["weights"], size=(w, h), stride=images.shape[2] / w
+    )
+    loss = sum(losses.heatmap_mse(stack, target, weights) for stack in stacks)
+    return loss, updated["batch_stats"]
+
+
+def in_parts(function: Callable, carry: dict, batch: dict, parts: int) -> tuple[dict, tuple]:
+    """`function(carry, part) -> (carry, numbers)` on equal parts of a batch, one after the other.
+
+    Returns the last carry and the means of the numbers. Each part has rows of every device.
+    """
+    if parts == 1:
+        return function(carry, batch)
+    split = jax.tree.map(
+        lambda x: x.reshape(len(x) // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch
+    )
+    first = jax.tree.map(lambda x: x[0], split)
+    shapes = jax.eval_shape(function, carry, first)[1]
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+    def add(sums, part):
+        carry, numbers = function(sums[0], part)
+        return (carry, jax.tree.map(jnp.add, sums[1], numbers)), None
+
+    (carry, sums), _ = jax.lax.scan(add, (carry, zeros), split)
+    return carry, jax.tree.map(lambda x: x / parts, sums)
+
+
 def make_train_step(
-    module: nn.Module, optimizer: optax.GradientTransformation, shardings: devices.Shardings
+    module: nn.Module,
+    optimizer: optax.GradientTransformation,
+    shardings: devices.Shardings,
+    *,
+    parts: int = 1,
+    remat: bool = False,
 ) -> Callable:
     """`train_step`, compiled; the old state's memory is given to the new one."""
 
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
-        return train_step(state, batch, module=module, optimizer=optimizer)
+        options = {"module": module, "optimizer": optimizer, "parts": parts, "remat": remat}
+        return train_step(state, batch, **options)
 
     return jax.jit(
         step,
@@ -247,15 +306,18 @@ def supervised(
         image_size=config.data.image_size,
         augmentation=transforms.Augmentation(**config.augment),
         drop_remainder=config.drop_remainder,
-        multiple_of=shardings.batch.mesh.size,
+        multiple_of=shardings.batch.mesh.size * config.batch_parts,
         threads=config.data.loader_threads,
         patches=source.patches,
         cut=not on_device,
     )
+    make_step = functools.partial(
+        make_train_step, parts=config.batch_parts, remat=config.model.remat
+    )
     if not on_device:
-        return Method(batches, ("image", "keypoints", "weights"), init_state, make_train_step)
+        return Method(batches, ("image", "keypoints", "weights"), init_state, make_step)
     make_step = resident.make_step(
-        make_train_step,
+        make_step,
         source.patches,
         image_size=config.data.image_size,
         places=animals.places,
@@ -348,7 +410,7 @@ def train(
     )
     total_steps = config.epochs * steps_per_epoch
     schedule = learning_rate(config, steps_per_epoch)
-    optimizer = optax.adam(schedule)
+    optimizer = make_optimizer(module, schedule)
     step_fn = method.make_step(module, optimizer, shardings)
     iterator = iter(method.batches)
 

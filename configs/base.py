@@ -23,10 +23,19 @@ def get_config() -> ConfigDict:
     # a second time: short runs drop it instead.
     config.drop_remainder = False
 
+    # > 1: a step takes its batch in so many equal parts, one after the other, and needs memory for
+    # one of them. Each part is normalised with statistics of its own.
+    config.batch_parts = 1
+
     config.model = ConfigDict()
     config.model.name = "hrnet_w32"  # a key of ap10k_jax.models; `python -m ap10k_jax.models` lists
     config.model.num_keypoints = 17  # those of the data set; a run on another number is refused
-    config.model.dtype = "float32"  # of the computation; parameters stay float32
+    # Of the computation, or "bfloat16", or "float16" (the loss is scaled then); parameters,
+    # statistics and heatmaps stay float32.
+    config.model.dtype = "float32"
+    # True: of a training step's forward pass only the blocks' outputs are kept, and the rest is
+    # computed again for the gradient: less memory, about a third more time.
+    config.model.remat = False
     # "" starts from random weights; else the directory of a finished run (its best checkpoint), a
     # step of any run, an exported checkpoint of ours, a weight file (.pth, .safetensors), or
     # imagenet, coco or ap10k: the public file for the model.

@@ -79,9 +79,9 @@ def share_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "shardings", lambda: shardings)
     make_train_step, compiled = train.make_train_step, {}
 
-    def train_step(module, optimizer, shardings):
+    def train_step(module, optimizer, shardings, **options):
         if module not in compiled:
-            compiled[module] = make_train_step(module, optimizer, shardings)
+            compiled[module] = make_train_step(module, optimizer, shardings, **options)
         return compiled[module]
 
     train_batches = data.train_batches

@@ -10,9 +10,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
+
+KEPT = "joined"  # the name of what rematerialisation keeps, see `join`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +227,9 @@ def join(*branches: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w
     then takes time quadratic in the depth. A call that is not inlined is a wall to fusion; between
     two walls everything may fuse. On other devices the sums are plain.
     """
-    return _join(branches) if train else nn.relu(sum(branches))
+    if not train:
+        return nn.relu(sum(branches))
+    return checkpoint_name(_join(branches), KEPT)
 
 
 @jax.custom_vjp
