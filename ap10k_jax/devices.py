@@ -29,12 +29,12 @@ def shardings(devices: list[jax.Device] | None = None) -> Shardings:
     )
 
 
-def training_options(shardings: Shardings) -> dict[str, str]:
-    """XLA options for the training step on this kind of device.
+def compiler_options(shardings: Shardings) -> dict[str, str]:
+    """XLA options that suit convolutional networks on this kind of device.
 
-    On CPU XLA gives convolutions, products and reductions to the library YNN. That takes twice the
-    time of XLA's own for the gradients of convolution kernels; its reductions we keep, because
-    XLA's own add up one by one and lose digits.
+    On CPU XLA gives convolutions, products and reductions to the library YNN. Its convolutions take
+    a quarter longer than XLA's own in HRNet's forward pass, and twice as long for the gradients of
+    kernels; its reductions we keep, because XLA's own add up one by one and lose digits.
     """
     on_cpu = shardings.batch.mesh.devices.flat[0].platform == "cpu"
     return known_options({"xla_cpu_experimental_ynn_fusion_type": YNN}) if on_cpu else {}

@@ -79,6 +79,7 @@ def make_predict_step(
         step,
         in_shardings=(shardings.replicated, shardings.batch),
         out_shardings=shardings.replicated,
+        compiler_options=devices.compiler_options(shardings),
     )
 
 

@@ -243,7 +243,7 @@ def make_train_step(
         in_shardings=(shardings.replicated, shardings.batch),
         out_shardings=(shardings.replicated, shardings.replicated),
         donate_argnums=0,
-        compiler_options=devices.training_options(shardings),
+        compiler_options=devices.compiler_options(shardings),
     )
 
 

@@ -113,7 +113,10 @@ def ours(name: str, batch: int, size: int, dtype: str) -> tuple[dict[str, Callab
     take_step = lowered.compile()
     facts = {"trace": traced - start, "compile": time.perf_counter() - traced}
     facts["memory"] = take_step.memory_analysis().temp_size_in_bytes
-    predict = jax.jit(lambda v, x: module.apply(v, evaluate.normalize(x), train=False))
+    predict = jax.jit(
+        lambda v, x: module.apply(v, evaluate.normalize(x), train=False),
+        compiler_options=devices.compiler_options(shardings),
+    )
     held = jax.device_put(variables, shardings.replicated)
 
     def forward() -> float:
