@@ -1,12 +1,14 @@
 """Boxes that a detector, or a person, has written to a file: COCO, MegaDetector, CSV.
 
 All become `Box`es by file name. Boxes are xywh; in image pixels, or in shares of the image's width
-and height where `relative`.
+and height where `relative`. The files are not trusted: what is no number, not finite or out of all
+proportion refuses the file, with the place where it is.
 """
 
 import csv
 import dataclasses
 import json
+import reprlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -14,6 +16,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import Float
 
+MAX_COORDINATE = 1e6  # pixels, as in tfds_ap10k.flaws; shares of an image are far below
+MAX_FRAME = 10**7  # of a video: four days at 30 frames a second
 CSV_COLUMNS = ("file", "x", "y", "width", "height")
 ANIMAL = "animal"  # MegaDetector's name for what we look for
 
@@ -26,6 +30,7 @@ class BoxFileError(Exception):
 class Box:
     """One animal's box. `frame` is a video's, counted from 0; None: a photograph, or every frame.
 
+    `until`: it holds for the frames from `frame` to before this one; None: for `frame` alone.
     `track` tells the same animal in other frames; `displayed`: the box refers to the image as EXIF
     says to show it, not as it is stored.
     """
@@ -36,6 +41,7 @@ class Box:
     score: float | None = None
     category: int = 1
     frame: int | None = None
+    until: int | None = None
     track: str | None = None
 
     def pixels(self, width: int, height: int, orientation: int = 1) -> Float[np.ndarray, "4"]:
@@ -99,14 +105,15 @@ def read(
         if path.suffix.lower() in (".csv", ".tsv"):
             return _threshold(read_csv(path), threshold)
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    # also ValueError: a number of thousands of digits; csv.Error: a cell without end
+    except (ValueError, RecursionError, csv.Error) as error:
         raise BoxFileError(f"{path}: neither JSON nor CSV: {error}") from error
     try:
         if isinstance(content, dict) and "detection_categories" in content:
             found = _megadetector(path, content, set(categories or (ANIMAL,)))
         else:
             found = _coco(path, content, set(categories), images)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise BoxFileError(
             f"{path}: does not hold boxes as COCO or MegaDetector write them: {error!r}"
         ) from error
@@ -130,15 +137,15 @@ def read_csv(path: Path) -> BoxFile:
             )
         boxes = defaultdict(list)
         for row in reader:
-            of_file = boxes[_normal(row["file"])]
-            values = [row[name] for name in CSV_COLUMNS[1:]]
-            if not any(values):
-                continue
             try:
+                of_file = boxes[_normal(row["file"])]
+                values = [row[name] for name in CSV_COLUMNS[1:]]
+                if not any(values):
+                    continue
                 box = Box(
-                    tuple(float(value) for value in values),
-                    score=float(row["score"]) if row.get("score") else None,
-                    frame=int(row["frame"]) if row.get("frame") else None,
+                    _xywh([_float(value) for value in values]),
+                    score=_score(_float(row["score"])) if row.get("score") else None,
+                    frame=_frame(int(row["frame"])) if row.get("frame") else None,
                     track=row.get("track") or None,
                 )
             except (TypeError, ValueError) as error:
@@ -149,7 +156,11 @@ def read_csv(path: Path) -> BoxFile:
 
 def in_frame(boxes: Sequence[Box], frame: int) -> list[Box]:
     """The boxes of a frame of a video: its own, and those for every frame."""
-    return [box for box in boxes if box.frame is None or box.frame == frame]
+    return [
+        box
+        for box in boxes
+        if box.frame is None or box.frame <= frame < (box.until or box.frame + 1)
+    ]
 
 
 def _megadetector(path: Path, content: dict, wanted: set[str]) -> BoxFile:
@@ -164,19 +175,19 @@ def _megadetector(path: Path, content: dict, wanted: set[str]) -> BoxFile:
             continue
         found = [
             Box(
-                tuple(float(value) for value in detection["bbox"]),
+                _xywh(detection["bbox"]),
                 relative=True,
                 # MegaDetector turns a photograph as EXIF says before it looks.
                 displayed=True,
-                score=float(detection["conf"]),
-                frame=detection.get("frame_number"),
+                score=_score(detection["conf"]),
+                frame=_frame(detection.get("frame_number")),
             )
             for detection in image["detections"]
             # a category that is not listed counts as no detection, says the format
             if names.get(detection["category"]) in wanted
         ]
-        looked_at = image.get("frames_processed") or ()
-        boxes[_normal(image["file"])] = _hold(found, sorted(looked_at))
+        looked_at = sorted({_frame(i) for i in image.get("frames_processed") or ()})
+        boxes[_normal(image["file"])] = _hold(found, looked_at)
     return BoxFile(path, boxes)
 
 
@@ -185,17 +196,10 @@ def _hold(boxes: list[Box], looked_at: Sequence[int]) -> list[Box]:
 
     After the last it looked at they are kept for as long as it usually waits.
     """
-    held = []
     steps = np.diff(looked_at)
     usual = int(np.median(steps)) if len(steps) else 1
     until = dict(zip(looked_at, [*looked_at[1:], (looked_at or [0])[-1] + usual], strict=False))
-    for box in boxes:
-        if box.frame is None:
-            held.append(box)
-            continue
-        frames = range(box.frame, until.get(box.frame, box.frame + 1))
-        held += [dataclasses.replace(box, frame=frame) for frame in frames]
-    return held
+    return [dataclasses.replace(box, until=until.get(box.frame)) for box in boxes]
 
 
 def _coco(path: Path, content: dict | list, wanted: set[str], images: str | Path | None) -> BoxFile:
@@ -204,7 +208,7 @@ def _coco(path: Path, content: dict | list, wanted: set[str], images: str | Path
     # [{"image_id": 1, "category_id": 3, "bbox": [x, y, w, h], "score": 0.9}]
     if isinstance(content, list):
         detections = content
-        context = json.loads(Path(images).read_text()) if images else {}
+        context = json.loads(Path(images).read_text(encoding="utf-8-sig")) if images else {}
     else:
         detections, context = content["annotations"], content
     if "images" not in context and any(not isinstance(d["image_id"], str) for d in detections):
@@ -221,9 +225,9 @@ def _coco(path: Path, content: dict | list, wanted: set[str], images: str | Path
             raise BoxFileError(f"{path}: image {d['image_id']} is not among the images")
         boxes[names[d["image_id"]]].append(
             Box(
-                tuple(float(value) for value in d["bbox"]),
-                score=d.get("score"),
-                category=d.get("category_id", 1),
+                _xywh(d["bbox"]),
+                score=None if d.get("score") is None else _score(d["score"]),
+                category=_category(d.get("category_id", 1)),
                 track=str(d["track_id"]) if "track_id" in d else None,
             )
         )
@@ -233,6 +237,46 @@ def _coco(path: Path, content: dict | list, wanted: set[str], images: str | Path
 
 def _is_name(detection: dict, names: dict) -> bool:
     return isinstance(detection["image_id"], str) and detection["image_id"] not in names
+
+
+def _xywh(values: Sequence) -> tuple[float, float, float, float]:
+    if not (isinstance(values, list) and len(values) == 4 and all(map(_is_coordinate, values))):
+        raise ValueError(f"a box is four numbers x, y, width, height, not {reprlib.repr(values)}")
+    x, y, width, height = map(float, values)
+    return x, y, width, height
+
+
+def _is_coordinate(value: object) -> bool:
+    return _is_number(value) and abs(value) <= MAX_COORDINATE
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _float(text: str | None) -> float:
+    if text is None:
+        raise ValueError("the line is too short")
+    return float(text)
+
+
+def _score(value: object) -> float:
+    # NaN is neither above nor below a threshold: the box would be lost without a word
+    if not (_is_number(value) and abs(value) <= MAX_COORDINATE):
+        raise ValueError(f"a score is a number, not {reprlib.repr(value)}")
+    return float(value)
+
+
+def _frame(value: object) -> int | None:
+    if value is not None and not (type(value) is int and 0 <= value <= MAX_FRAME):
+        raise ValueError(f"a frame is a number from 0 to {MAX_FRAME}, not {reprlib.repr(value)}")
+    return value
+
+
+def _category(value: object) -> int:
+    if not (type(value) is int and abs(value) < 2**63):
+        raise ValueError(f"a category_id is a whole number, not {reprlib.repr(value)}")
+    return value
 
 
 def _threshold(found: BoxFile, threshold: float) -> BoxFile:

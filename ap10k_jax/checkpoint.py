@@ -12,6 +12,7 @@ the parts lie apart, so that a notebook reads the variables without the optimize
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,10 @@ from orbax.checkpoint import v1 as ocp
 from ap10k_jax import models
 
 policies = ocp.training.preservation_policies
+
+
+class WrongShapes(ValueError):
+    """The arrays of a checkpoint are not those of its config's model; the text lists them."""
 
 
 class Saved(NamedTuple):
@@ -135,20 +140,29 @@ def load(path: str | Path) -> tuple[nn.Module, dict, dict]:
     """
     path = Path(path).expanduser().absolute()
     step_dir, config_file = _locate(path)
-    config = json.loads(config_file.read_text())
-    joints_file = config_file.with_name("keypoints.json")
-    if joints_file.is_file():
-        config["keypoints"] = json.loads(joints_file.read_text())
+    config = _read_config(config_file)
     module = build_module(config)
     size = config["data"]["image_size"]
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    wanted = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
-        models.shapes(module, image_size=(size, size)),
-    )
-    _check_shapes(step_dir, wanted)
-    variables = ocp.load(step_dir, wanted, checkpointable_name="variables")
+    try:
+        shapes = models.shapes(module, image_size=(size, size))
+    except ValueError as error:  # the network takes no images of that size
+        raise ValueError(f"{config_file}: {str(error).splitlines()[0]}") from error
+    wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
+    try:
+        _check_shapes(step_dir, wanted)
+        variables = ocp.load(step_dir, wanted, checkpointable_name="variables")
+    except WrongShapes:
+        raise
+    except Exception as error:  # Orbax and TensorStore raise nearly every kind on damaged files
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        raise ValueError(f"{step_dir} is damaged: {reason}") from error
     return module, variables, config
+
+
+def config_of(path: str | Path) -> dict:
+    """The config that `load` returns; nothing else is read."""
+    return _read_config(_locate(Path(path).expanduser().absolute())[1])
 
 
 def export(path: str | Path, variables: dict, config: dict) -> None:
@@ -184,6 +198,52 @@ def _locate(path: Path) -> tuple[Path, Path]:
     )
 
 
+def _read_config(file: Path) -> dict:
+    """A config.json with the joints beside it as `keypoints`. Raises ValueError naming the file."""
+    config = _read_object(file)
+    _check_config(config, file)
+    joints_file = file.with_name("keypoints.json")
+    if joints_file.is_file():
+        config["keypoints"] = _read_object(joints_file)
+    return config
+
+
+def _read_object(file: Path) -> dict:
+    """The JSON object in a file. Raises ValueError that names the file."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged: no JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} is damaged: no JSON object")
+    return content
+
+
+def _check_config(config: dict, file: Path) -> None:
+    """Raises ValueError for a config whose network cannot be made, before any memory is taken."""
+
+    def expect(section: str, field: str, what: str, fits: Callable[[object], bool]) -> None:
+        fields = config.get(section)
+        if not isinstance(fields, dict) or field not in fields:
+            raise ValueError(f"{file}: {section}.{field} is missing")
+        if not fits(fields[field]):
+            raise ValueError(f"{file}: {section}.{field}={fields[field]!r:.80}: {what}")
+
+    expect("model", "name", "not a model of ap10k_jax.models", lambda x: x in list(models.MODELS))
+    expect(
+        *("model", "num_keypoints", f"1 to {models.MOST_KEYPOINTS}"),
+        lambda x: type(x) is int and 1 <= x <= models.MOST_KEYPOINTS,
+    )
+    expect(
+        *("model", "dtype", f"one of {', '.join(models.DTYPES)}"),
+        lambda x: x in list(models.DTYPES),
+    )
+    expect(
+        *("data", "image_size", f"a multiple of 32 up to {models.LARGEST_IMAGE}"),
+        lambda x: type(x) is int and x % 32 == 0 and 32 <= x <= models.LARGEST_IMAGE,
+    )
+
+
 def _check_shapes(step_dir: Path, wanted: dict) -> None:
     stored = ocp.metadata(step_dir, "variables").metadata
     have = {jax.tree_util.keystr(k): v.shape for k, v in jax.tree.leaves_with_path(stored)}
@@ -194,4 +254,4 @@ def _check_shapes(step_dir: Path, wanted: dict) -> None:
             f"  {k}: stored {have.get(k, 'nowhere')}, model {want.get(k, 'has none')}"
             for k in differing[:20]
         )
-        raise ValueError(f"{step_dir} does not fit its config's model:\n{lines}")
+        raise WrongShapes(f"{step_dir} does not fit its config's model:\n{lines}")

@@ -14,6 +14,7 @@ follows from that. The other families differ from MMPose 1.x by a prefix:
 import argparse
 import dataclasses
 import re
+import sys
 from collections.abc import Mapping
 
 import flax.linen as nn
@@ -21,7 +22,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from ap10k_jax import models
+from ap10k_jax import keypoints, models
 from ap10k_jax.models import hourglass, hrnet, simplebaseline
 
 # Rules are applied in order to a module path such as "stage2_module0/fuse0_from1/conv".
@@ -76,6 +77,15 @@ TABLES: dict[type[nn.Module], tuple] = {
     hrnet.HRNet: HRNET,
     simplebaseline.SimpleBaseline: SIMPLEBASELINE,
     hourglass.Hourglass: HOURGLASS,
+}
+
+# What the command line turns into a message.
+MISTAKES = (ValueError, OSError, ImportError)
+
+JOINTS = {
+    "ap10k": keypoints.AP10K,
+    "coco_person": keypoints.COCO_PERSON,
+    "animal_pose": keypoints.ANIMAL_POSE,
 }
 
 # Names (with the prefix added) that no part of the network reads, and why that is right.
@@ -162,13 +172,19 @@ def from_torch(
         seen.add(full_name)
 
     report.ignored = list(report.reasons)
+    for path, array in values.items():
+        if not np.all(np.isfinite(array)):
+            problems.append(f"not finite: {torch_name(path, TABLES[type(module)])}")
+        elif path[-1] == "var" and np.any(array < 0):
+            problems.append(f"a negative variance: {torch_name(path, TABLES[type(module)])}")
     report.missing = [n for n, path in wanted.items() if path not in values]
     for n in report.missing:
         if n.startswith("backbone.") and n not in seen:
             shape = torch_shape(wanted[n], leaf_at(tree, wanted[n]).shape)
             problems.append(f"absent: {n} {shape}")
     if problems:
-        listing = "\n  ".join(problems)
+        more = [f"... and {len(problems) - 100} more"] if len(problems) > 100 else []
+        listing = "\n  ".join([*problems[:100], *more])
         raise ValueError(f"these weights do not fit {name}, {len(problems)} names:\n  {listing}")
 
     if report.missing:
@@ -257,7 +273,8 @@ def torch_shape(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...
     return (inputs, outputs, height, width) if is_deconv(path) else (outputs, inputs, height, width)
 
 
-def main() -> None:
+def main() -> int:
+    """The command line; returns the exit status."""
     # Here, because weights imports this module, and from_torch needs none of them.
     from ap10k_jax import checkpoint, weights
     from configs import base
@@ -270,16 +287,40 @@ def main() -> None:
     parser.add_argument("dest", help="the folder to write; must not exist")
     parser.add_argument("--model", required=True, help=f"one of {', '.join(models.MODELS)}")
     parser.add_argument("--num_keypoints", type=int, default=17)
+    parser.add_argument(
+        "--joints",
+        choices=JOINTS,
+        help="what the network finds (default: coco_person of `coco`; else ap10k's if they are 17)",
+    )
     args = parser.parse_args()
 
-    variables, report = weights.load(args.source, args.model, args.num_keypoints)
+    try:
+        variables, report = weights.load(args.source, args.model, args.num_keypoints)
+    except MISTAKES as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    # 17 joints may be an animal's or a person's: nothing in a file of weights says which.
+    default = "coco_person" if args.source == "coco" else "ap10k"
+    joints = JOINTS[args.joints or default]
     config = base.get_config()
     config.model.name = args.model
     config.model.num_keypoints = args.num_keypoints
     config.init_from = args.source
-    checkpoint.export(args.dest, variables, config.to_dict())
+    declared = {"keypoints": keypoints.as_category(joints)}
+    known = len(joints) == args.num_keypoints
+    try:
+        if args.joints and not known:
+            raise ValueError(f"--joints={args.joints} are {len(joints)}, not {args.num_keypoints}")
+        checkpoint.export(args.dest, variables, config.to_dict() | (declared if known else {}))
+    except MISTAKES as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     print(f"{args.dest}: {args.model} from {args.source}\n{report}")
+    print(
+        f"joints: {args.joints or default} (--joints)" if known else "joints: not known (--joints)"
+    )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

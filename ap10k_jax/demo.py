@@ -54,10 +54,10 @@ def app(predictor: predict.Predictor, *, hosts: Sequence[str] | None = LOOPBACK)
             boxes = json.loads(flask.request.form.get("boxes", "null"))
             if boxes is not None:
                 boxes = np.array(boxes, float).reshape(-1, 4)[:MOST_BOXES]
-            image = transforms.decode_image(photograph.read(), "the file")
-            with one_at_a_time:
+            with one_at_a_time:  # the decoding too: a few kilobytes can become half a gigabyte
+                image = transforms.decode_image(photograph.read(), "the file")
                 animals = predictor(image, boxes)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             return {"error": str(error)}, 400
         return {
             "network": predictor.name,

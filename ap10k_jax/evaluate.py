@@ -132,8 +132,16 @@ def row(annotation: dict, points: Float[np.ndarray, "k 3"]) -> dict:
 
 
 def score(animals: data.Animals, rows: list[dict], *, sigmas: str) -> dict:
-    """`metrics.evaluate` on exactly the animals that were predicted."""
-    return metrics.evaluate(animals.ground_truth(), rows, sigmas=sigmas)
+    """`metrics.evaluate` on exactly the animals that were predicted.
+
+    Raises RuntimeError where an animal was lost on the way, or its species: our own mistake, which
+    would only look like a worse network.
+    """
+    result = metrics.evaluate(animals.ground_truth(), rows, sigmas=sigmas)
+    lost, confused = result["num_missing"], result["num_wrong_category"]
+    if lost or confused:
+        raise RuntimeError(f"{lost} animals were lost and {confused} have another species")
+    return result
 
 
 def full_score(animals: data.Animals, rows: list[dict], *, sigmas: str) -> dict:
@@ -141,7 +149,8 @@ def full_score(animals: data.Animals, rows: list[dict], *, sigmas: str) -> dict:
 
     `AP_by_sigmas` with every vector there is for the joints, `instance_AP` (every animal counting
     alike), and `intervals` of 95 % by resampling images: of AP, per species and family, and of the
-    instance AP.
+    instance AP. `area_over_box` is the median of the annotations' area over that of their box: 1 in
+    AP-10K's own files, and AP follows it.
     """
     truth, result = animals.ground_truth(), score(animals, rows, sigmas=sigmas)
     is_ap10k = animals.keypoint_set.names == keypoints.AP10K.names
@@ -149,6 +158,8 @@ def full_score(animals: data.Animals, rows: list[dict], *, sigmas: str) -> dict:
         result if name == sigmas else metrics.evaluate(truth, rows, sigmas=name)
         for name in (metrics.SIGMAS if is_ap10k else ("corrected",))
     ]
+    ratios = [a["area"] / (a["bbox"][2] * a["bbox"][3]) for a in truth["annotations"]]
+    result["area_over_box"] = round(float(np.median(ratios)), 3)
     result["AP_by_sigmas"] = {numbers["sigmas"]: numbers["AP"] for numbers in scores}
     alike = metrics.instance_view(truth, rows)
     result["instance_AP"] = metrics.evaluate(*alike, sigmas=sigmas)["AP"]

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 import numpy as np
 from jaxtyping import Float
 
-from ap10k_jax import boxes, transforms, video, visualize
+from ap10k_jax import boxes, encoded, transforms, video, visualize
 from ap10k_jax import keypoints as joints
 
 
@@ -152,7 +152,7 @@ def draw(
             _draw_video(paths[-1], file, group, keypoint_set, threshold)
         else:
             paths.append(path)
-            pixels = transforms.decode_image(Path(file).read_bytes(), file)
+            pixels = transforms.decode_image(encoded.read(file), file)
             visualize.save(path, _drawn(pixels, group[0], keypoint_set, threshold))
     return paths
 

@@ -27,7 +27,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from ap10k_jax import boxes as box_files
-from ap10k_jax import transforms, video
+from ap10k_jax import encoded, transforms, video
 
 PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 THREADS = 2  # that decode photographs while the network computes
@@ -213,12 +213,13 @@ def _photographs(
 
 def _photograph(file: str, predictor: Callable, boxes: box_files.BoxFile | None) -> Piece:
     try:
+        _check_name(file)
         chosen = _boxes_of(file, boxes)
-        pixels = transforms.decode_image(Path(file).read_bytes(), file)
+        pixels = transforms.decode_image(encoded.read(file), file)
         # MegaDetector's boxes are the only ones that care how the photograph is shown
         turned = _orientation(file) if chosen and chosen[0].displayed else 1
     except (OSError, ValueError, box_files.BoxFileError) as error:
-        return _failed({"file": file}, error), []
+        return _failed({"file": _printable(file)}, error), []
     return _piece({"file": file}, pixels, chosen, predictor, turned)
 
 
@@ -228,6 +229,7 @@ def _frames(
     """The pieces of a video's frames that are not done, then one that says it is."""
     lost = []
     try:
+        _check_name(file)
         chosen = _boxes_of(file, boxes)
         count = video.info(file).frames
         start = next(i for i in itertools.count() if i not in done)
@@ -239,7 +241,7 @@ def _frames(
                 own = None if chosen is None else box_files.in_frame(chosen, index)
                 yield _piece({"file": file, "frame": index}, pixels, own, predictor)
     except (OSError, ValueError, box_files.BoxFileError) as error:
-        yield _failed({"file": file}, error), []
+        yield _failed({"file": _printable(file)}, error), []
         return
     record = {"file": file, "frames": count}
     if lost:
@@ -291,8 +293,21 @@ def _boxes_of(file: str, boxes: box_files.BoxFile | None) -> Sequence[box_files.
 
 def _orientation(file: str) -> int:
     """How a photograph is to be shown, in EXIF's numbers; 1 is as it is stored."""
-    with Image.open(file) as image:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    try:
+        with Image.open(file) as image:
+            return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception as error:  # on broken bytes Pillow raises nearly every kind of exception
+        raise ValueError(f"{file}: its EXIF, which says how the boxes lie, is broken") from error
+
+
+def _check_name(file: str) -> None:
+    """Names that are no text could not be written into any result, nor found there again."""
+    if _printable(file) != file:
+        raise ValueError(f"{_printable(file)}: the name is not UTF-8; rename the file")
+
+
+def _printable(file: str) -> str:
+    return file.encode(errors="backslashreplace").decode()
 
 
 def _failed(record: dict, error: Exception) -> dict:

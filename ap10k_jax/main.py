@@ -18,7 +18,6 @@ Try it without any download: `python -m ap10k_jax.main --config=configs/quicksta
 
 import contextlib
 import functools
-import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -38,6 +37,7 @@ from ap10k_jax import (
     metrics,
     models,
     patches,
+    predict,
     resident,
     rundir,
     runlog,
@@ -52,9 +52,40 @@ from tfds_ap10k.annotations import AnnotationError
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory; runs/<name of the config>.")
 
+# What the command line turns into a message.
+MISTAKES = (rundir.UserError, AnnotationError, OSError, FloatingPointError)
 # With AP-10K's species and joints; other data sets have their own.
 AP10K_LIKE = ("ap10k/", "animal_pose/")
-DTYPES = ("float32", "bfloat16", "float16")
+LARGEST_BATCH = 65_536  # animals
+MANY = 2**31 - 1  # of steps, which are counted in 32 bits
+# What a number of the config can be: field, smallest, largest.
+BOUNDS = (
+    ("seed", 0, 2**32 - 1),
+    ("epochs", 0, 10**6),
+    ("animals_per_epoch", 0, MANY),
+    ("log_every_steps", 1, MANY),
+    ("checkpoint_every_epochs", 1, MANY),
+    ("model.num_keypoints", 1, models.MOST_KEYPOINTS),
+    ("data.loader_threads", 1, 1024),
+    ("data.max_animals", 0, MANY),
+    ("data.synthetic_images", 0, 10**6),
+    ("draw.images", 0, MANY),
+    ("draw.shots", 0, MANY),
+    ("draw.seed", 0, 2**32 - 1),
+    ("augment.flip_probability", 0, 1),
+    ("augment.half_body_probability", 0, 1),
+    ("augment.half_body_min_joints", 0, models.MOST_KEYPOINTS),
+    ("augment.half_body_upper_probability", 0, 1),
+    ("augment.half_body_padding", 0.1, 10),
+    ("augment.scale_sigma", 0, 0.99),  # a factor of 1 - sigma must leave something
+    ("augment.rotation_probability", 0, 1),
+    ("augment.rotation_sigma", 0, 360),
+    ("augment.shift_probability", 0, 1),
+    ("augment.shift", 0, 10),
+    ("optimizer.learning_rate", 1e-12, 10),
+    ("optimizer.warmup_steps", 0, MANY),
+    ("eval.every_epochs", 0, MANY),
+)
 SPECIES_AND_FAMILIES = {*taxonomy.FAMILIES, *(species.name for species in taxonomy.SPECIES)}
 OVERALL = ("AP", "AP50", "AP75", "APM", "APL", "AR")
 
@@ -72,7 +103,11 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     with mistakes_in("data.dir", config.data.dir):
         prepare_data(config)
     joints = check_against_data(config)
+    if fresh:
+        with mistakes_in("init_from", config.init_from):
+            check_joints(config, joints)
 
+    found = data.built(config.data.name, config.data.dir).info.metadata["report"]
     drawn = draw_images(config, workdir) if config.draw.images else {}
     splits = names(config.eval.splits)
     scored = {split: open_animals(config, split, config.eval.species, drawn) for split in splits}
@@ -84,19 +119,21 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     )
     if not config.epochs:
         rundir.open_run(workdir, config, joints)
-        rundir.write_environment(workdir, scored)
+        rundir.write_environment(workdir, scored, found=found)
         return score(config, workdir, scored, predict_step, shardings, initial, step=0)
 
     training = open_animals(config, "train", config.data.species, drawn)
     validation = open_animals(config, "validation", config.data.species, drawn)
     with mistakes_in("batch_size", config.batch_size):
         data.steps_per_epoch(len(training), config.batch_size, drop_remainder=config.drop_remainder)
+    with mistakes_in("eval.splits", config.eval.splits):
+        check_unseen(training, {name: scored[name] for name in splits if name == "test"})
     with mistakes_in("data.input", config.data.input):
         source = choose_input(config, training, workdir)
     # Only now: a mistake until here can be mended in the same place.
     rundir.open_run(workdir, config, joints)
     opened = {"train": training, "validation": validation, **scored}
-    rundir.write_environment(workdir, opened, source=source.kind)
+    rundir.write_environment(workdir, opened, source=source.kind, found=found)
     if source.patches:
         with mistakes_in("data.name", config.data.name):  # a photograph that cannot be decoded
             source.patches.fill(threads=config.data.loader_threads)
@@ -125,44 +162,50 @@ def check(config: ConfigDict, *, device_count: int) -> None:
 
     def expect(ok: bool, field: str, what: str) -> None:
         if not ok:
-            value = functools.reduce(lambda node, name: node[name], field.split("."), config)
-            problems.append(f"config.{field}={value!r}: {what}")
+            problems.append(f"config.{field}={value_of(config, field)!r:.200}: {what:.500}")
 
     known = [f"{d}/{name}" for d, b in build.DATASETS.items() for name in b.builder_configs]
     is_known = config.data.name in known or re.fullmatch(r"own/[\w-]+", config.data.name)
     expect(is_known, "data.name", f"one of {', '.join(known)}, or own/NAME")
     size = config.data.image_size
-    expect(size > 0 and size % 32 == 0, "data.image_size", "a positive multiple of 32")
+    largest = models.LARGEST_IMAGE
+    fits = 0 < size <= largest and size % 32 == 0
+    expect(fits, "data.image_size", f"a positive multiple of 32, at most {largest}")
     expect(
         config.data.input in resident.INPUTS, "data.input", f"one of {', '.join(resident.INPUTS)}"
     )
-    expect(config.data.loader_threads > 0, "data.loader_threads", "at least 1")
+    for field, low, high in BOUNDS:
+        value = value_of(config, field)
+        expect(low <= value <= high, field, f"at least {low}, at most {high}")  # refuses NaN too
+    shares = config.optimizer.decay_at
+    fits = all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares)
+    expect(fits, "optimizer.decay_at", "shares of the run, from 0 to 1")
     for field in ("data.species", "eval.species"):
         section, name = field.split(".")
         unknown = [s for s in names(config[section][name]) if s not in SPECIES_AND_FAMILIES]
         if config.data.name.startswith(AP10K_LIKE):
             expect(not unknown, field, f"{unknown} are neither species nor families of AP-10K")
     expect(config.model.name in models.MODELS, "model.name", f"one of {', '.join(models.MODELS)}")
-    expect(config.model.dtype in DTYPES, "model.dtype", f"one of {', '.join(DTYPES)}")
-    for field in ("log_every_steps", "checkpoint_every_epochs"):
-        expect(config[field] > 0, field, "at least 1")
-    for field in ("epochs", "animals_per_epoch"):
-        expect(config[field] >= 0, field, "at least 0")
-    for field in ("images", "shots", "seed"):
-        expect(config.draw[field] >= 0, f"draw.{field}", "at least 0")
+    dtypes = models.DTYPES
+    expect(config.model.dtype in dtypes, "model.dtype", f"one of {', '.join(dtypes)}")
     for field in ("batch_size", "eval.batch_size"):
-        value = config.batch_size if field == "batch_size" else config.eval.batch_size
+        value = value_of(config, field)
         parts = config.batch_parts if field == "batch_size" else 1
-        fits = value > 0 and parts > 0 and value % (device_count * parts) == 0
+        fits = 0 < value <= LARGEST_BATCH and parts > 0 and value % (device_count * parts) == 0
         text = f"a positive multiple of the number of devices, {device_count}"
-        expect(fits, field, text if parts == 1 else f"{text}, times batch_parts={parts}")
-    expect(config.eval.every_epochs >= 0, "eval.every_epochs", "at least 0")
+        text = text if parts == 1 else f"{text}, times batch_parts={parts}"
+        expect(fits, field, f"{text}, at most {LARGEST_BATCH}")
     unknown = [s for s in names(config.eval.splits) if s not in data.SPLITS]
     expect(not unknown, "eval.splits", f"comma-separated names out of {', '.join(data.SPLITS)}")
     expect(config.eval.decode in codec.METHODS, "eval.decode", f"one of {', '.join(codec.METHODS)}")
     expect(config.eval.sigmas in metrics.SIGMAS, "eval.sigmas", "corrected or paper")
     if problems:
         raise rundir.UserError("the config cannot be run:\n  " + "\n  ".join(problems))
+
+
+def value_of(config: ConfigDict, field: str) -> object:
+    """What the config has under a name as data.image_size."""
+    return functools.reduce(lambda node, name: node[name], field.split("."), config)
 
 
 def check_against_data(config: ConfigDict) -> keypoints.KeypointSet:
@@ -190,6 +233,42 @@ def check_against_data(config: ConfigDict) -> keypoints.KeypointSet:
             text = f"{unknown} are neither species nor families of {name}"
             raise rundir.UserError(f"config.{section}.species={species!r}: {text}")
     return joints
+
+
+def check_joints(config: ConfigDict, joints: keypoints.KeypointSet) -> None:
+    """Raises ValueError where a network is to be scored, untrained, on joints that it never saw.
+
+    People have 17 joints in COCO as animals have in AP-10K: nothing but their names tells.
+    """
+    source = config.init_from
+    if source == "coco":
+        found = keypoints.COCO_PERSON
+    elif source and Path(source).expanduser().is_dir():
+        try:
+            found = predict.keypoint_set(checkpoint.config_of(source))
+        except ValueError:
+            if not config.epochs:  # training teaches it the joints, whatever they were
+                raise
+            return
+    else:
+        return
+    if found.names == joints.names:
+        return
+    other = next((name for name in found.names if name not in joints.names), found.names[-1])
+    text = f"finds {len(found)} other joints, as {other!r}, than {config.data.name} has"
+    if not config.epochs:
+        raise ValueError(f"{text}; without training (config.epochs=0) its numbers mean nothing")
+    print(f"{source} {text}: its last layer has to learn them anew")
+
+
+def check_unseen(training: data.Animals, tests: dict[str, data.Animals]) -> None:
+    """Raises ValueError where photographs are trained on and tested on."""
+    seen = {training.image(i)["file_name"] for i in range(len(training))}
+    for name, animals in tests.items():
+        both = sorted(seen & {animals.image(i)["file_name"] for i in range(len(animals))})
+        if both:
+            text = f"{len(both)} photographs of {name} are trained on, such as {both[0]}"
+            raise ValueError(f"{text}: build the data set anew")
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -241,7 +320,7 @@ def draw_images(config: ConfigDict, workdir: Path) -> dict:
         drawn = data.draw(animals, images=config.draw.images, seed=config.draw.seed)
     drawn["train"] = drawn["train"][: config.draw.shots or None]
     path = workdir / "draw.json"
-    if path.exists() and json.loads(path.read_text()) != drawn:
+    if path.exists() and rundir.read_json(path, dict) != drawn:
         raise rundir.UserError(
             f"{path} names other images: the data set has changed since; delete the run"
         )
@@ -293,6 +372,11 @@ def summary(results: dict, splits: tuple[str, ...]) -> str:
     lines = [f"{chosen}; {results['sigmas']} sigmas"]
     for split in splits:
         numbers = results[split]
+        if numbers.get("area_over_box", 1) != 1:
+            lines.append(
+                f"{split}: areas are {numbers['area_over_box']:g} of the boxes' in the median; in "
+                "AP-10K they are the boxes': not comparable"
+            )
         lines.append(f"\n{split}: " + "  ".join(f"{k} {show(numbers[k])}" for k in OVERALL))
         for kind in ("per_family", "per_species"):
             cells = [f"{name} {show(ap)}" for name, ap in numbers[kind].items()]
@@ -348,7 +432,7 @@ def cli() -> None:
     except stop.Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(stopped.status)
-    except (rundir.UserError, AnnotationError, OSError, FloatingPointError) as error:
+    except MISTAKES as error:
         sys.exit(f"error: {error}")
 
 

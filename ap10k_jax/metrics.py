@@ -10,6 +10,7 @@ MMPose 1.x (CocoMetric with its defaults), as every number published since 2022.
 import contextlib
 import io
 import json
+import warnings
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def evaluate(
     L: above); `per_species` and `per_family` AP by name, a family's being the mean over its
     species; `num_animals` per species; `num_missing`, the labelled animals without prediction
     (misses); `num_wrong_category`, the predictions with another species than their annotation (a
-    slip, as a rule: it ruins AP); and the name of the `sigmas`.
+    slip, as a rule: it ruins AP, and a warning says so); and the name of the `sigmas`.
 
     Raises ValueError, naming every problem, for predictions that do not fit the annotations.
     """
@@ -133,6 +134,13 @@ def evaluate(
     result["num_wrong_category"] = sum(
         row["category_id"] != by_id[row["id"]]["category_id"] for row in predictions
     )
+    if result["num_wrong_category"]:
+        warnings.warn(
+            f"{result['num_wrong_category']} of {len(predictions)} predictions have another "
+            "category than the annotation whose box was used: AP, the mean over species, counts "
+            "them as wrong animals",
+            stacklevel=2,
+        )
     result["sigmas"], _ = sigmas_of(joints.of_annotations(annotations), sigmas)
     return result
 

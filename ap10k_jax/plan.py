@@ -8,7 +8,7 @@ import ast
 import fnmatch
 import functools
 import importlib
-import json
+import math
 import shlex
 import statistics
 from collections import Counter
@@ -104,12 +104,19 @@ def typed(config: ConfigDict, field: str, text: str) -> object:
         return text
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # as it documents
         value = text
     kinds = (float, int) if isinstance(flat[field], float) else type(flat[field])
     if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(flat[field], bool):
-        raise rundir.UserError(f"--set {field}={text}: expected such as {flat[field]}")
-    return float(value) if isinstance(flat[field], float) else value
+        raise rundir.UserError(f"--set {field}={text:.80}: expected such as {flat[field]}")
+    if not isinstance(flat[field], float):
+        return value
+    if not abs(value) < math.inf:  # NaN, or digits without end
+        raise rundir.UserError(f"--set {field}={text:.40}: expected a finite number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise rundir.UserError(f"--set {field}={text:.40}: expected a finite number") from None
 
 
 def command(step: Step) -> list[str]:
@@ -147,8 +154,8 @@ def make(cells: Sequence[tables.Cell], settings: Sequence[str], runs: Path) -> l
 def state_of(config: ConfigDict, workdir: Path, *, after: str = "") -> tuple[str, str]:
     """State of a run directory, and the reason where one is needed."""
     if (workdir / "config.json").exists():
-        stored = json.loads((workdir / "config.json").read_text())
-        if after and stored["init_from"].endswith(f"/{after}"):
+        stored = rundir.read_json(workdir / "config.json", dict)
+        if after and str(stored.get("init_from")).endswith(f"/{after}"):
             # all runs together may have been moved since
             stored["init_from"] = config.init_from
         differing = rundir.differences(stored, config)
@@ -241,8 +248,8 @@ def measured_rates(runs: Path) -> dict[str, float]:
     rates = {}
     for path in sorted(runs.glob("**/metrics.jsonl")):
         config = path.parent / "config.json"
-        lines = [line for line in runlog.read(path) if line["kind"] == "train"]
+        lines = [line for line in runlog.read(path) if "images_per_second" in line]
         if lines and config.exists():
-            model = json.loads(config.read_text())["model"]["name"]
+            model = rundir.flatten(rundir.read_json(config, dict)).get("model.name", "")
             rates.setdefault(model, []).extend(line["images_per_second"] for line in lines)
     return {model: statistics.median(values) for model, values in rates.items()}

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ap10k_jax import checkpoint, codec, devices, evaluate, metrics, transforms
+from ap10k_jax import checkpoint, codec, devices, encoded, evaluate, metrics, transforms
 from ap10k_jax import keypoints as joints
 
 Image = UInt8[np.ndarray, "H W 3"] | UInt8[np.ndarray, "H W"] | str | Path
@@ -141,6 +141,8 @@ class Predictor:
             return []
         if wanted.ndim > 2 or wanted.shape[-1] != 4:
             raise ValueError(f"boxes are (n, 4) or (4,), xywh; these are {wanted.shape}")
+        if np.isinf(wanted).any():  # of NaN the crop says that it has no area
+            raise ValueError(f"boxes are finite numbers; these are {wanted.tolist()}")
         return [self._crop(pixels, box) for box in wanted.reshape(-1, 4)]
 
     def predict_crops(self, crops: Sequence[dict]) -> list[Animal]:
@@ -192,7 +194,7 @@ def rgb(image: Image) -> UInt8[np.ndarray, "H W 3"]:
     """An image, or the file of one, as RGB pixels; ValueError where it is neither."""
     if isinstance(image, (str, Path)):
         path = Path(image).expanduser()
-        return transforms.decode_image(path.read_bytes(), str(image))
+        return transforms.decode_image(encoded.read(path), str(image))
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8:
         raise ValueError(f"an image is uint8, 0 to 255; this array is {pixels.dtype}")
@@ -200,6 +202,8 @@ def rgb(image: Image) -> UInt8[np.ndarray, "H W 3"]:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or not pixels.size:
         raise ValueError(f"an image is (H, W), (H, W, 3) or (H, W, 4); this is {pixels.shape}")
+    if max(pixels.shape[:2]) > encoded.MAX_SIDE:
+        raise ValueError(f"an image has at most {encoded.MAX_SIDE} pixels a side: {pixels.shape}")
     if pixels.shape[2] == 1:
         pixels = np.repeat(pixels, 3, axis=2)
     return np.ascontiguousarray(pixels[..., :3])

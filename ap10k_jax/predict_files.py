@@ -50,6 +50,8 @@ from tqdm import tqdm
 
 from ap10k_jax import boxes, devices, formats, job, predict, video
 
+# What the command line turns into a message.
+MISTAKES = (job.JobError, boxes.BoxFileError, OSError, ValueError, FloatingPointError)
 FORMATS = ("coco", "csv", "csv-wide", "dlc", "drawn")
 # On a CPU a batch of 64 is no faster than one of 8, and holds back what is done for longer.
 CPU_BATCH_SIZES = (1, 8)
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     try:
         return run(options)
-    except (job.JobError, boxes.BoxFileError, OSError, ValueError, FloatingPointError) as error:
+    except MISTAKES as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

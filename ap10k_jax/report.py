@@ -38,7 +38,7 @@ def write(
     title = "AP-10K: " + (
         "Tables 3 to 11" if everything else f"Table {', '.join(map(str, chosen))}"
     )
-    parts = [*summary(values), *departures(list(runs.values()))]
+    parts = [*summary(values), *departures(list(runs.values())), *doubts(list(runs.values()))]
     extra = {}
     for table in chosen:
         parts += table_parts(table, [v for v in values if v.number.table == table], runs)
@@ -75,6 +75,36 @@ def departures(runs: Sequence[results.Run]) -> list[page.Part]:
     total = sum(bool(run.results) for run in runs)
     fields = [f"{field} ({n} of {total} runs)" for field, n in counts.items()]
     return [page.Text(f"These are not the paper's recipe: {', '.join(fields)}.")]
+
+
+def doubts(runs: Sequence[results.Run]) -> list[page.Part]:
+    """What makes numbers incomparable or too good, in words that cannot be overlooked."""
+    texts = []
+    vectors = Counter(run.results["sigmas"] for run in runs if run.results)
+    if len(vectors) > 1:
+        counts = ", ".join(f"“{name}” in {n} runs" for name, n in vectors.items())
+        texts.append(f"NOT COMPARABLE with each other: OKS sigmas {counts}.")
+    areas = {
+        f"{scores['area_over_box']:g} of the boxes' in {run.name}, {split}"
+        for run in runs
+        for split, scores in results.scored(run)
+        if scores.get("area_over_box", 1) != 1
+    }
+    if areas:
+        texts.append(f"NOT COMPARABLE with AP-10K's areas: {'; '.join(sorted(areas))}.")
+    shared = {
+        (run.config["data"]["name"], text)
+        for run in runs
+        for start in run.starts
+        for text in start.get("photographs_in_two_splits", ())
+    }
+    if shared:
+        listed = "; ".join(f"{text} ({name})" for name, text in sorted(shared)[:20])
+        texts.append(
+            f"TRAINED ON AND TESTED ON, to the byte: {len(shared)} photographs are in two splits "
+            f"of their data set: {listed}{'; ...' if len(shared) > 20 else '.'}"
+        )
+    return [page.Text(text) for text in texts]
 
 
 def table_parts(
@@ -162,7 +192,7 @@ def evidence(runs: Sequence[results.Run]) -> list[page.Part]:
         parts.append(page.Picture(picture, f"{best.name}, {split}: AP and 95 % interval"))
     parts.append(page.Heading("Made with"))
     for name in sorted({run.results["sigmas"] for run in finished}):
-        vector = " ".join(f"{sigma:g}" for sigma in metrics.SIGMAS[name])
+        vector = " ".join(f"{sigma:g}" for sigma in metrics.SIGMAS.get(name, ()))
         users = sum(run.results["sigmas"] == name for run in finished)
         parts.append(page.Text(f"OKS sigmas “{name}”, {users} runs: {vector}"))
     return [*parts, page.Table(("what", "value", "runs"), environments(runs))]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ap10k_jax import plan, runlog, tables
+from ap10k_jax import plan, rundir, runlog, tables
 from tfds_ap10k import taxonomy
 
 
@@ -45,7 +45,7 @@ def read(step: plan.Step) -> Run:
 
     def content(name: str, empty: dict | list) -> dict | list:
         path = step.workdir / name
-        return json.loads(path.read_text()) if path.exists() else empty
+        return rundir.read_json(path, type(empty)) if path.exists() else empty
 
     log = step.workdir / "metrics.jsonl"
     known = step.state in (plan.FINISHED, plan.BEGUN)

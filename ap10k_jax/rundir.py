@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -31,7 +32,7 @@ class UserError(Exception):
 def check(workdir: Path, config: ConfigDict) -> None:
     """Raises UserError if the directory holds a run of another config."""
     path = workdir / "config.json"
-    if path.exists() and (differing := differences(json.loads(path.read_text()), config)):
+    if path.exists() and (differing := differences(read_json(path, dict), config)):
         raise UserError(
             f"{workdir} holds a run of another config; choose another --workdir, or delete it:\n  "
             + "\n  ".join(differing)
@@ -55,7 +56,7 @@ def open_run(
     check(workdir, config)
     path, joints_path = workdir / "config.json", workdir / "keypoints.json"
     declared = keypoints.as_category(joints)
-    if joints_path.exists() and json.loads(joints_path.read_text()) != declared:
+    if joints_path.exists() and read_json(joints_path, dict) != declared:
         raise UserError(f"{workdir} holds a run on other joints: the data set has changed since")
     if path.exists():
         return
@@ -76,18 +77,24 @@ def flatten(tree: dict, prefix: str = "") -> dict:
 def earlier_input(workdir: Path) -> str | None:
     """The way that the run's first start read its data, see resident.py; None before it."""
     path = workdir / "environment.json"
-    return json.loads(path.read_text())[0].get("input") if path.exists() else None
+    starts = read_json(path, list) if path.exists() else []
+    return starts[0].get("input") if starts else None
 
 
 def write_environment(
-    workdir: Path, animals: dict[str, data.Animals], *, source: str | None = None
+    workdir: Path,
+    animals: dict[str, data.Animals],
+    *,
+    source: str | None = None,
+    found: Mapping | None = None,
 ) -> None:
     """Versions, hardware and the fingerprints of the splits; a later start appends its own.
 
-    `source` is the way the training data are read.
+    `source` is the way the training data are read, `found` what the builder of the data set has
+    reported.
     """
     path = workdir / "environment.json"
-    starts = json.loads(path.read_text()) if path.exists() else []
+    starts = read_json(path, list) if path.exists() else []
     starts.append(
         {
             "python": platform.python_version(),
@@ -96,11 +103,23 @@ def write_environment(
             "machine": platform.platform(),
             "fingerprints": {split: a.fingerprint for split, a in animals.items()},
             "input": source,
+            "photographs_in_two_splits": list((found or {}).get("photographs_in_two_splits", ())),
             "animals": {split: len(a) for split, a in animals.items()},
             "animals_without_keypoints": {split: a.unlabeled for split, a in animals.items()},
         }
     )
     write_json(path, starts)
+
+
+def read_json(path: Path, kind: type) -> dict | list:
+    """What `write_json` wrote. Raises UserError that names a file which holds something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete it, or the run") from error
+    if not isinstance(content, kind):
+        raise UserError(f"{path} is damaged (no JSON {kind.__name__}); delete it, or the run")
+    return content
 
 
 def write_json(path: Path, value: object) -> None:

@@ -60,12 +60,18 @@ def plain(value):
 
 
 def read(path: Path) -> list[dict]:
-    """The lines of a metrics.jsonl; a last line cut short by a kill is left out."""
-    lines = []
-    for line in path.read_text().splitlines():
+    """The lines of a metrics.jsonl; a last line cut short by a kill is left out.
+
+    Raises OSError for a broken line before the last: what follows it must not get lost in silence.
+    """
+    lines, found = [], path.read_bytes().split(b"\n")
+    for number, line in enumerate(found, start=1):
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
+            content = json.loads(line)
+            lines.append(content | {"step": int(content["step"]), "kind": str(content["kind"])})
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            if any(rest.strip() for rest in found[number:]):
+                raise OSError(f"{path} is damaged: line {number} is none of a log") from error
             break
     return lines
 

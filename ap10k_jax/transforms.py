@@ -17,7 +17,10 @@ import numpy as np
 import simplejpeg
 from jaxtyping import Float, Int, UInt8
 
+from ap10k_jax import encoded
 from ap10k_jax import keypoints as joints
+
+SMALLEST_SIDE = 0.01  # pixels of a box inside its image; thinner ones would be magnified to nothing
 
 # The loader runs one image per thread or process; OpenCV's own pool would only fight it for cores.
 cv2.setNumThreads(0)
@@ -42,16 +45,24 @@ class Augmentation:
 def decode_image(data: bytes, name: str = "image") -> UInt8[np.ndarray, "H W 3"]:
     """The RGB pixels of an encoded photograph; `name` is the file to name if it cannot be read.
 
-    EXIF orientation is ignored: the annotations refer to the pixels as they are stored.
+    Its size is looked at before it is decoded, see `encoded`. EXIF orientation is ignored: the
+    annotations refer to the pixels as they are stored.
     """
-    if data[:2] == b"\xff\xd8":
+    try:
+        format = encoded.header(data).format
+    except ValueError as error:
+        raise ValueError(f"{name}: cannot be decoded as an image: {error}") from error
+    if format == "JPEG":
         try:
             # OpenCV's pixels to the bit, with less copying of them
             return simplejpeg.decode_jpeg(data, "RGB")
         except ValueError:
             pass  # OpenCV makes do with more kinds of damage
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise ValueError(f"{name}: cannot be decoded as an image: {error}") from error
     if image is None:
         raise ValueError(f"{name}: cannot be decoded as an image ({len(data)} bytes)")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -308,7 +319,7 @@ def _padded_box(
     # The last pixel, not the image's edge, is the limit: as MMPose 1.x clips.
     last = np.asarray(image_size, np.float64) - 1
     low, high = np.clip(box[:2], 0, last), np.clip(box[:2] + box[2:], 0, last)
-    if not np.all(high > low):  # also refuses NaN
+    if not np.all(high - low > SMALLEST_SIDE):  # also refuses NaN
         width, height = image_size
         raise ValueError(f"box {box.tolist()} (xywh) has no area inside the {width}x{height} image")
     return ((low + high) / 2).astype(np.float32), ((high - low) * padding).astype(np.float32)

@@ -1,5 +1,6 @@
 """Videos: frames in, frames out, and keypoints that are smooth over time."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from scipy.signal import savgol_filter
 
+from ap10k_jax import encoded
+
 ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm", ".mpg", ".mpeg", ".wmv")
 # A quarter of a second at 30 frames a second; a parabola keeps the turning points of a stride.
 SMOOTHING_FRAMES = 7
@@ -16,6 +19,7 @@ SMOOTHING_ORDER = 2
 SMOOTHING = f"savgol-{SMOOTHING_FRAMES}-{SMOOTHING_ORDER}"  # its name in outputs
 # So many frames in a row that cannot be decoded are the end of a file that was cut off.
 PATIENCE = 100
+MOST_FRAMES = 10**7  # four days at 30 frames a second
 COUNT_TOLERANCE = 2
 
 
@@ -36,7 +40,7 @@ class VideoInfo(NamedTuple):
 def info(path: str | Path) -> VideoInfo:
     """What a video says about itself. Raises ValueError for a file that is none."""
     with _Capture(path) as capture:
-        return _info(capture)
+        return _info(path, capture)
 
 
 def read(path: str | Path, *, start: int = 0) -> Iterator[Frame]:
@@ -46,7 +50,7 @@ def read(path: str | Path, *, start: int = 0) -> Iterator[Frame]:
     off has lost. Raises ValueError for a file that is no video.
     """
     with _Capture(path) as capture:
-        declared = _info(capture).frames
+        declared = _info(path, capture).frames
         index, lost = 0, []
         while len(lost) <= PATIENCE:
             # grab and not seek: seeking by number is inexact in most formats
@@ -131,8 +135,12 @@ class _Capture:
         self._capture.release()
 
 
-def _info(capture: cv2.VideoCapture) -> VideoInfo:
-    size = (round(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+def _info(path: str | Path, capture: cv2.VideoCapture) -> VideoInfo:
+    size = [round(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)]
     rate = capture.get(cv2.CAP_PROP_FPS)
     frames = max(0, round(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+    if frames > MOST_FRAMES:  # each would be looked for
+        raise ValueError(f"{path}: declares {frames} frames, more than {MOST_FRAMES}")
+    if math.prod(size) > encoded.MAX_PIXELS or max(size) > encoded.MAX_SIDE:
+        raise ValueError(f"{path}: frames of {size[0]}x{size[1]} pixels are too large")
     return VideoInfo(frames, rate if rate > 0 else 25.0, *size)

@@ -9,6 +9,8 @@ import os
 import pickle
 import re
 import tempfile
+import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,9 @@ from ap10k_jax import convert
 MMPOSE = "https://download.openmmlab.com/mmpose"
 MMPOSE_COCO = f"{MMPOSE}/v1/body_2d_keypoint/topdown_heatmap/coco"
 TORCHVISION = "https://download.pytorch.org/models"
+
+# Reading a broken zip file raises any of these.
+UNREADABLE = (OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile)
 
 # Short name -> model -> address, each as its owner lists it: `imagenet` for HRNet in MMPose's model
 # configs, for ResNet in torchvision's models/resnet.py (its pull request 3620); `coco` and `ap10k`
@@ -146,8 +151,10 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
         raise FileNotFoundError(f"no weight file {path}; short names are {', '.join(PUBLIC)}")
     if path.suffix == ".safetensors":
         try:
+            # It compares the sizes that the header claims with the file's before it reads any.
             return safetensors.numpy.load_file(path)
-        except safetensors.SafetensorError as error:
+        # KeyError, TypeError, AttributeError: of numbers that numpy has not, such as 8-bit floats
+        except (safetensors.SafetensorError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is truncated or no .safetensors file: {error}") from error
     if path.suffix in (".pth", ".pt", ".bin", ".tar"):
         return read_torch(path)
@@ -187,8 +194,11 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
         message = f"reading {path} needs PyTorch: pip install 'ap10k_jax[convert]'"
         raise ImportError(message) from error
 
+    check_zip(path)
     try:
-        with torch.serialization.safe_globals([(Skipped, name) for name in SKIPPED]):
+        # the warnings are of formats that only torch cares about
+        harmless = torch.serialization.safe_globals([(Skipped, name) for name in SKIPPED])
+        with warnings.catch_warnings(action="ignore"), harmless:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         message = f"{path} is damaged, or holds Python objects, which are refused: {error}"
@@ -196,10 +206,54 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     except Exception as error:  # torch raises several kinds for a truncated file
         raise ValueError(f"{path} is truncated or no PyTorch file: {error}") from error
     state_dict = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not state_dict or not all(torch.is_tensor(value) for value in state_dict.values()):
+    if not (
+        isinstance(state_dict, dict)
+        and state_dict
+        and all(isinstance(name, str) for name in state_dict)
+        and all(is_plain(tensor) for tensor in state_dict.values())
+    ):
         raise ValueError(f"{path} holds no state dict: a mapping of names to tensors")
+    # A tensor may repeat a few numbers of the file without end; a copy of it would fill the memory.
+    claimed = sum(t.numel() * t.element_size() for t in state_dict.values())
+    if claimed > 2 * path.stat().st_size:
+        raise ValueError(
+            f"{path} is damaged: its tensors claim {claimed:,} bytes, more than it has"
+        )
     return {
         # numpy has no bfloat16
-        name: (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        name: (tensor.float() if tensor.is_floating_point() else tensor).detach().numpy()
         for name, tensor in state_dict.items()
     }
+
+
+def is_plain(value: object) -> bool:
+    """Whether this is a tensor of numbers as numpy has them too: not sparse, quantized, complex."""
+    import torch
+
+    return (
+        torch.is_tensor(value)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not (value.is_quantized or value.is_complex())
+    )
+
+
+def check_zip(path: Path) -> None:
+    """Raises ValueError for a PyTorch file that unpacks to more than it is.
+
+    PyTorch never compresses, but its reader would unpack what somebody else has compressed.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (*UNREADABLE, ValueError) as error:
+        raise ValueError(f"{path} is truncated or no PyTorch file: {error}") from error
+    unpacked = sum(entry.file_size for entry in entries)
+    stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+    if not stored or unpacked > path.stat().st_size:
+        raise ValueError(
+            f"{path} is no PyTorch file: it would unpack to {unpacked:,} bytes, and PyTorch does "
+            "not compress"
+        )

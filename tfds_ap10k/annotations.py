@@ -22,6 +22,7 @@ from tfds_ap10k import flaws, oddities, photographs, sources
 from tfds_ap10k.flaws import Flaws, Json, show
 
 MAX_FILE_BYTES = 1 << 30
+MAX_CONTAINERS = 20_000_000  # COCO's largest keypoint file has two million
 MAX_LISTED = 50
 NO_FOLDER = "the folder of photographs is missing"
 
@@ -84,13 +85,14 @@ def read(
     names = {split: path.name for split, path in files.items()}
     problems += _check_disjoint(splits, names)
     problems += _check_categories_agree(splits, names)
-    seen = {"photographs_not_jpeg": 0}
+    seen = {"photographs_not_jpeg": 0, "identical_photographs": [], "photographs_in_two_splits": []}
     if folder is not None and not folder.is_dir():
         problems.append(Problem(f"{folder.name}/", "", "", NO_FOLDER))
     elif folder is not None:
         images = [(split, image) for split, coco in splits.items() for image in coco["images"]]
+        known = {}
         for split, image in progress(images):
-            flaw = _check_photograph(image, folder, seen)
+            flaw = _check_photograph(split, image, folder, seen, known)
             if flaw:
                 problems.append(Problem(names[split], f"image {image['id']}", *flaw))
     if problems:
@@ -164,7 +166,11 @@ def check(
 def parse(path: sources.Root) -> tuple[Json, list[Problem]]:
     """What a JSON file holds, or the reason why nothing can be read from it."""
     try:
-        return json.loads(sources.read(path, max_bytes=MAX_FILE_BYTES)), []
+        data = sources.read(path, max_bytes=MAX_FILE_BYTES)
+        # A list takes 2 bytes in the file and 60 in memory, and zip presses a thousand into 3.
+        if data.count(b"[") + data.count(b"{") > MAX_CONTAINERS:
+            raise ValueError(f"more than {MAX_CONTAINERS:,} lists and objects")
+        return json.loads(data), []
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         reason = f"not valid JSON ({error})"
     except RecursionError:
@@ -210,9 +216,16 @@ def _check_categories_agree(
 
 
 def _check_photograph(
-    image: dict, folder: sources.Root, seen: dict[str, int]
+    split: str,
+    image: dict,
+    folder: sources.Root,
+    seen: dict[str, int | list],
+    known: dict[str, tuple[str, str]],
 ) -> tuple[str, str] | None:
-    """What is wrong with the photograph of an image record, as (field, text)."""
+    """What is wrong with the photograph of an image record, as (field, text).
+
+    `known` maps the SHA-256 of photographs to the split and the name that they were seen under.
+    """
     name = show(image["file_name"])
     try:
         photograph = photographs.find(folder, image["file_name"])
@@ -223,4 +236,8 @@ def _check_photograph(
         found = f"{photograph.width}x{photograph.height}"
         return "width, height", f"{recorded}, but {name} has {found} pixels"
     seen["photographs_not_jpeg"] += not photograph.is_jpeg
+    first, other = known.setdefault(photograph.sha256, (split, image["file_name"]))
+    if other != image["file_name"]:
+        kind = "identical_photographs" if first == split else "photographs_in_two_splits"
+        seen[kind].append(f"{image['file_name']} in {split} is {other} in {first}")
     return None

@@ -17,7 +17,7 @@ def fetch(content: Mapping, reference: Mapping) -> dict:
     """
     try:
         return _fetch(content, reference)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         text = f"not a COCO keypoint file: {type(error).__name__} {error}"
         raise corrections.ExchangeError(text) from error
 

@@ -4,8 +4,10 @@ What comes back is not trusted: whatever does not fit the file that went there i
 it at once. Shared by `cvat` and `label_studio`.
 """
 
+import contextlib
 import math
 import re
+import reprlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
@@ -14,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ap10k_jax import keypoints
-from tfds_ap10k import annotations
+from tfds_ap10k import annotations, flaws
 
 MARGIN = 0.1  # of what the joints cover, on every side, of an animal without a box
 
@@ -48,7 +50,13 @@ class Images:
         image = next((self.by_name[tail] for tail in [*tails, plain] if tail in self.by_name), None)
         if image is None:
             raise ValueError("no photograph of the reference is called that")
-        if width is not None and (int(width), int(height)) != (image["width"], image["height"]):
+        if width is None:
+            size = None
+        elif not all(str(side).isdecimal() for side in (width, height)):
+            raise ValueError(f"{width!r} x {height!r} is no size of a photograph")
+        else:
+            size = (int(width), int(height))
+        if size not in (None, (image["width"], image["height"])):
             size = f"{image['width']}x{image['height']}"
             raise ValueError(f"{width}x{height} pixels, but {size} in the reference")
         if image["id"] in self.found:
@@ -95,14 +103,19 @@ def assemble(
                     "keypoints": [_plain(value) for point in points for value in point],
                 }
             )
-    if problems:
-        raise ExchangeError("\n".join(problems[: annotations.MAX_LISTED]))
     wanted = set(images)
-    return {
+    new = {
         "images": [image for image in reference["images"] if image["id"] in wanted],
         "annotations": records,
         "categories": reference["categories"],
     }
+    if not problems:  # boxes turned inside out, or outside of their photograph
+        _, found = annotations.check(new, file="", keypoint_names=joints.names)
+        place = {f"annotation {r['id']}": names[r["image_id"]] for r in records}
+        problems = [f"{place.get(p.record, p.record)}: {p.field}: {p.text}" for p in found]
+    if problems:
+        raise ExchangeError("\n".join(problems[: annotations.MAX_LISTED]))
+    return new
 
 
 def _around(animal: Animal, size: tuple[int, int]) -> tuple[float, float, float, float]:
@@ -120,10 +133,14 @@ def _plain(value: float) -> int | float:
     return int(rounded) if rounded == int(rounded) else rounded
 
 
-def number(text: str | None) -> float:
-    value = float(text if text is not None else "nan")
-    if not math.isfinite(value):
-        raise ValueError(f"{text!r} is not a coordinate")
+def number(text: str | float | None) -> float:
+    """A coordinate. Raises ValueError for what is none."""
+    value = math.nan
+    if isinstance(text, str | int | float) and not isinstance(text, bool):
+        with contextlib.suppress(OverflowError):
+            value = float(text)
+    if not abs(value) <= flaws.MAX_COORDINATE:  # also refuses NaN
+        raise ValueError(f"{reprlib.repr(text)} is not a coordinate")
     return value
 
 

@@ -134,6 +134,15 @@ def write(path: Path, decisions: Iterable[Decision]) -> None:
 
 def read(path: Path) -> list[Decision]:
     """The decisions in a file, which people edit: everything is checked. Raises DecisionError."""
+    try:
+        return _read(path)
+    except DecisionError:
+        raise
+    except (ValueError, csv.Error) as error:  # bytes that are no text, a cell without end
+        raise DecisionError(f"{path.name}: not a table as was written there ({error})") from error
+
+
+def _read(path: Path) -> list[Decision]:
     decisions, problems, seen = [], [], set()
     with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark
         table = csv.DictReader(file)

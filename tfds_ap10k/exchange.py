@@ -16,9 +16,13 @@ reads and writes COCO.json, too, as "COCO Keypoints 1.0", but then gives animals
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from tfds_ap10k import annotations, coco_json, cvat, label_studio
+from tfds_ap10k import annotations, coco_json, corrections, cvat, label_studio
+
+# What the command line turns into a message.
+MISTAKES = (ValueError, OSError)
 
 
 def main() -> int:
@@ -47,19 +51,29 @@ def main() -> int:
             flags.to_label_studio.write_text(content, encoding="utf-8")
             print(label_studio.interface(coco))
         else:
-            text = source.read_text(encoding="utf-8")
-            if flags.from_cvat:
-                new = cvat.fetch(text, coco)
-            elif flags.from_coco:
-                new = coco_json.fetch(json.loads(text), coco)
-            else:
-                new = label_studio.fetch(json.loads(text), coco)
+            tool = "cvat" if flags.from_cvat else "coco" if flags.from_coco else "label_studio"
+            new = fetch(source, coco, tool)
             flags.out.write_text(json.dumps(new), encoding="utf-8")
             print(f"{len(new['images'])} photographs, {len(new['annotations'])} animals")
-    except (ValueError, OSError) as error:
+    except MISTAKES as error:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def fetch(source: Path, coco: Mapping, tool: str) -> dict:
+    """What the tool, cvat, coco or label_studio, has exported. Raises ExchangeError naming the file."""
+    try:
+        text = source.read_text(encoding="utf-8")
+        if tool == "cvat":
+            return cvat.fetch(text, coco)
+        if tool == "coco":
+            return coco_json.fetch(json.loads(text), coco)
+        return label_studio.fetch(json.loads(text), coco)
+    except RecursionError as error:
+        raise corrections.ExchangeError(f"{source}: nested too deeply") from error
+    except ValueError as error:
+        raise corrections.ExchangeError(f"{source}: {error}") from error
 
 
 if __name__ == "__main__":

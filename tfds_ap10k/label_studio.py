@@ -78,6 +78,8 @@ def fetch(tasks: Sequence[Mapping], reference: Mapping) -> dict:
     """
     images, problems = corrections.Images(reference), []
     animals, seen = [], []
+    if not isinstance(tasks, list):
+        raise corrections.ExchangeError("not a list of tasks, as its JSON export is")
     for number, task in enumerate(tasks, start=1):
         name = f"task {number}"
         try:
@@ -89,7 +91,7 @@ def fetch(tasks: Sequence[Mapping], reference: Mapping) -> dict:
             seen.append(image["id"])
             found = _animals(results, image)
             animals += found
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             reason = f"has no {error}" if isinstance(error, KeyError) else error
             problems.append(f"{name}: {reason}")
     return corrections.assemble(reference, seen, animals, problems)

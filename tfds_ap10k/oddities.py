@@ -13,7 +13,7 @@ def count(splits: Mapping[str, dict]) -> dict:
     """
     categories = {c["id"]: c for coco in splits.values() for c in coco["categories"]}
     families = {c.get("supercategory", c["name"]) for c in categories.values()}
-    backgrounds, counts, populated = Counter(), Counter(), set()
+    backgrounds, counts, populated, ratios = Counter(), Counter(), set(), Counter()
     for coco in splits.values():
         images = {image["id"]: image for image in coco["images"]}
         species = defaultdict(set)
@@ -24,6 +24,7 @@ def count(splits: Mapping[str, dict]) -> dict:
         for animal in coco["annotations"]:
             image = images[animal["image_id"]]
             species[image["id"]].add(animal["category_id"])
+            ratios[round(animal["area"] / (animal["bbox"][2] * animal["bbox"][3]), 2)] += 1
             counts["boxes_partly_outside"] += _partly_outside(animal["bbox"], image)
             counts["keypoints_outside"] += _keypoints_outside(animal["keypoints"], image)
             counts["animals_without_keypoints"] += animal["num_keypoints"] == 0
@@ -31,6 +32,7 @@ def count(splits: Mapping[str, dict]) -> dict:
         populated |= set().union(*species.values())
         counts["images_without_animals"] += len(images) - len(species)
         counts["images_of_several_species"] += sum(len(ids) > 1 for ids in species.values())
+    counts["areas_not_of_the_box"] = ratios.total() - ratios[1.0]
     present = {categories[i].get("supercategory", categories[i]["name"]) for i in populated}
     return {
         "species_without_animals": [
@@ -47,9 +49,18 @@ def count(splits: Mapping[str, dict]) -> dict:
                 "boxes_partly_outside",
                 "keypoints_outside",
                 "crowds",
+                "areas_not_of_the_box",
             )
         },
+        # AP-10K's are the box's; some tools write 0.53 of it. AP follows the area: numbers from
+        # files that differ by a factor cannot be compared.
+        "areas_scaled_by": _common_factor(ratios),
     }
+
+
+def _common_factor(ratios: Counter) -> list[str]:
+    """The factor, as ["0.53"], by which all areas differ from their box's; else an empty list."""
+    return [f"{factor:g}" for factor in ratios if factor != 1.0] if len(ratios) == 1 else []
 
 
 def _partly_outside(box: list[float], image: dict) -> bool:

@@ -18,6 +18,11 @@ from jaxtyping import Array
 
 from ap10k_jax.models import hourglass, hrnet, simplebaseline
 
+# Bounds of what a config, which may be a stranger's, can ask for.
+LARGEST_IMAGE = 2048  # pixels a side of the crop
+MOST_KEYPOINTS = 1000
+DTYPES = ("float32", "bfloat16", "float16")
+
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "hrnet_w32": functools.partial(hrnet.HRNet, hrnet.stages(32)),
     "hrnet_w48": functools.partial(hrnet.HRNet, hrnet.stages(48)),

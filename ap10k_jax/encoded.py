@@ -1,0 +1,76 @@
+"""What an encoded photograph says of itself, read from its header before anything is decoded.
+
+A file of a few kilobytes can claim any number of pixels: whoever decodes asks here first, so that
+memory is bounded before it is taken.
+"""
+
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+
+MAX_BYTES = 100 << 20  # of a file
+MAX_PIXELS = 200_000_000  # 0.6 GB once decoded
+MAX_SIDE = 32_766  # OpenCV's remap, with which crops are cut, counts pixels in int16
+
+# The readers themselves, not Image.open: that has a limit of its own, which warns far below ours.
+READERS = (
+    (b"\xff\xd8\xff", "JPEG", JpegImagePlugin.JpegImageFile),
+    (b"\x89PNG\r\n\x1a\n", "PNG", PngImagePlugin.PngImageFile),
+    (b"RIFF", "WEBP", WebPImagePlugin.WebPImageFile),
+    (b"BM", "BMP", BmpImagePlugin.BmpImageFile),
+    (b"II*\0", "TIFF", TiffImagePlugin.TiffImageFile),
+    (b"MM\0*", "TIFF", TiffImagePlugin.TiffImageFile),
+)
+FORMATS = tuple(dict.fromkeys(name for _, name, _ in READERS))
+
+
+class Header(NamedTuple):
+    """Stored size in pixels, before any rotation that EXIF asks for."""
+
+    format: str
+    width: int
+    height: int
+
+
+def read(path: str | Path) -> bytes:
+    """The bytes of a photograph's file, no more than `header` lets pass.
+
+    Raises OSError where it cannot be read and ValueError where it is no regular file.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: not a file")  # a pipe would be waited for, a device never ends
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)
+
+
+def header(data: bytes) -> Header:
+    """Format and size of a photograph that may be decoded. Raises ValueError with the reason."""
+    if not data:
+        raise ValueError("the file is empty (0 bytes)")
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"the file is larger than {MAX_BYTES >> 20} MiB")
+    for start, name, reader in READERS:
+        if data.startswith(start):
+            try:
+                with reader(io.BytesIO(data)) as image:
+                    found = Header(name, *image.size)
+            except Exception as error:  # on broken bytes Pillow raises nearly every kind
+                raise ValueError(
+                    f"not a readable photograph ({name} of a broken header)"
+                ) from error
+            return _bounded(found)
+    raise ValueError(f"not a readable photograph (no {', '.join(FORMATS)}; {len(data)} bytes)")
+
+
+def _bounded(found: Header) -> Header:
+    if min(found.width, found.height) < 1:
+        raise ValueError(f"{found.width}x{found.height} pixels are none")
+    if found.width * found.height > MAX_PIXELS or max(found.width, found.height) > MAX_SIDE:
+        raise ValueError(
+            f"{found.width}x{found.height} pixels are too many: at most {MAX_PIXELS:,} are read, "
+            f"and {MAX_SIDE:,} along a side"
+        )
+    return found
