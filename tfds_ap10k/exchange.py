@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def fetch(source: Path, coco: Mapping, tool: str) -> dict:
-    """What the tool, cvat, coco or label_studio, has exported. Raises ExchangeError naming the file."""
+    """What the tool (cvat, coco, label_studio) has exported. Raises ExchangeError that names it."""
     try:
         text = source.read_text(encoding="utf-8")
         if tool == "cvat":
