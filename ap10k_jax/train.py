@@ -75,32 +75,43 @@ class NonFiniteLoss(FloatingPointError):
     """The loss became NaN or infinite; the message names the step and the photographs."""
 
 
-def learning_rate(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
+def learning_rate(config: ConfigDict, steps_per_epoch: int) -> Callable[[int], float]:
     """Linear warm-up from a thousandth, then a tenth after each of `decay_at` (shares of the run).
 
     The rate is full at step `warmup_steps`, as in MMPose 0.x. With `linear_decay` it falls evenly
     instead, and would be 0 at the step after the last.
     """
     optimizer = config.optimizer
-    boundaries = {
-        round(share * config.epochs) * steps_per_epoch: 0.1 for share in optimizer.decay_at
-    }
-    steps = optax.piecewise_constant_schedule(optimizer.learning_rate, boundaries)
-    if optimizer.linear_decay:
-        steps = optax.linear_schedule(optimizer.learning_rate, 0.0, config.epochs * steps_per_epoch)
+    falls = {round(share * config.epochs) * steps_per_epoch for share in optimizer.decay_at}
+    total = config.epochs * steps_per_epoch
 
-    def schedule(step: Int[Array, ""]) -> Array:
-        warm = jnp.minimum(1.0, step / max(optimizer.warmup_steps, 1))
-        factor = 0.001 + 0.999 * warm if optimizer.warmup_steps else 1.0
-        return factor * steps(step)
+    def schedule(step: int) -> float:
+        if optimizer.linear_decay:
+            rate = optimizer.learning_rate * max(1 - step / total, 0.0)
+        else:
+            rate = optimizer.learning_rate * 0.1 ** sum(step >= fall for fall in falls)
+        if optimizer.warmup_steps:
+            rate *= 0.001 + 0.999 * min(1.0, step / optimizer.warmup_steps)
+        return rate
 
     return schedule
 
 
-def make_optimizer(module: nn.Module, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Adam, as in the paper; for a float16 network with a scaled loss."""
-    adam = optax.adam(schedule)
-    return precision.scaled(adam) if module.dtype == jnp.float16 else adam
+@functools.cache
+def make_optimizer(dtype: jnp.dtype) -> optax.GradientTransformation:
+    """Adam, as in the paper; for a float16 network with a scaled loss.
+
+    The rate is part of its state, see `at_rate`: a schedule inside would make a compiled step that
+    is good for one length of training and one size of data set only.
+    """
+    make = optax.inject_hyperparams(optax.adam, static_args=("b1", "b2", "eps", "eps_root"))
+    adam = make(learning_rate=0.0)
+    return precision.scaled(adam) if dtype == jnp.float16 else adam
+
+
+def at_rate(state: "TrainState", rate: float) -> "TrainState":
+    """The state, to take its next step at this learning rate."""
+    return state.replace(opt_state=optax.tree.set(state.opt_state, learning_rate=np.float32(rate)))
 
 
 def in_passes(config: ConfigDict, animals: int) -> ConfigDict:
@@ -410,7 +421,7 @@ def train(
     )
     total_steps = config.epochs * steps_per_epoch
     schedule = learning_rate(config, steps_per_epoch)
-    optimizer = make_optimizer(module, schedule)
+    optimizer = make_optimizer(jnp.dtype(module.dtype))
     step_fn = method.make_step(module, optimizer, shardings)
     iterator = iter(method.batches)
 
@@ -464,7 +475,7 @@ def train(
             for step in range(first, total_steps + 1):
                 batch, waited = next_batch(iterator, in_flight)
                 arrays = {name: batch[name] for name in method.inputs}
-                state, numbers = step_fn(state, arrays)
+                state, numbers = step_fn(at_rate(state, schedule(step - 1)), arrays)
                 window.add(step, numbers, batch["index"], waited)
                 in_flight = [*in_flight[-1:], numbers["loss"]]
                 in_flight[0].block_until_ready()  # one step computes while the next is queued
@@ -476,8 +487,7 @@ def train(
                 epoch, within_epoch = divmod(step, steps_per_epoch)
                 if within_epoch % config.log_every_steps == 0 or within_epoch == 0:
                     means = window.close()
-                    rate = float(schedule(step - 1))
-                    log.write(step, "train", {**means, "learning_rate": rate})
+                    log.write(step, "train", {**means, "learning_rate": schedule(step - 1)})
                     log.show(
                         loss=f"{means['loss']:.2e}",
                         images_s=f"{means['images_per_second']:.0f}",

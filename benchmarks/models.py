@@ -21,7 +21,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle PyTorch threads must
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import timm
 import torch
 from torch import nn
@@ -96,7 +95,7 @@ def ours(name: str, batch: int, size: int, dtype: str) -> tuple[dict[str, Callab
     """Our two functions, compiled, and what the compiler says of seconds and memory."""
     shardings = devices.shardings(jax.devices()[:1])
     module = models.build(name, dtype=jnp.dtype(dtype))
-    optimizer = train.make_optimizer(module, optax.constant_schedule(RATE))
+    optimizer = train.make_optimizer(jnp.dtype(dtype))
     variables = models.init(module, jax.random.key(0), image_size=(size, size))
     rng = np.random.default_rng(0)
     examples = {
@@ -106,6 +105,7 @@ def ours(name: str, batch: int, size: int, dtype: str) -> tuple[dict[str, Callab
     }
     examples = jax.device_put(examples, shardings.batch)
     state = [train.place(train.init_state(variables, optimizer), shardings)]
+    state[0] = train.at_rate(state[0], RATE)
 
     start = time.perf_counter()
     lowered = train.make_train_step(module, optimizer, shardings).lower(state[0], examples)

@@ -88,6 +88,21 @@ def test_a_batch_can_be_learnt_by_heart(setup, batch, one_device):
     assert numbers[-1]["loss"] < 0.7 * numbers[5]["loss"]
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16])
+def test_one_compiled_step_serves_every_rate(setup, batch, one_device, dtype):
+    module, _, variables = setup
+    optimizer = train.make_optimizer(jnp.dtype(dtype))
+    step = train.make_train_step(module, optimizer, one_device)
+    before = train.flat(variables["params"])[0]
+    for rate in (1e-3, 1e-5):
+        state = train.place(train.init_state(variables, optimizer), one_device)
+        state, _ = step(train.at_rate(state, rate), batch)
+        # Adam's first step is the rate itself wherever the gradient is not nothing
+        moved = jnp.abs(train.flat(state.params)[0] - before)
+        assert float(jnp.median(moved)) == pytest.approx(rate, rel=0.02)
+    assert step._cache_size() == 1
+
+
 def test_joints_without_weight_teach_nothing(setup, batch, one_device):
     moved = batch | {"keypoints": batch["keypoints"] + 9 * (batch["weights"] == 0)[..., None]}
     a, _ = steps(setup, batch, one_device, 1)
