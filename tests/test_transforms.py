@@ -470,6 +470,36 @@ def test_joints_on_a_line_have_no_half_body():
     np.testing.assert_array_equal(view["sides"], animal["sides"])
 
 
+# --- what crops can show
+
+
+def test_reach_of_a_still_view_is_the_view():
+    # A square of 225 around (150, 100), a pixel more before and two behind, within the image.
+    reach = transforms.reach(example(), image_size=(300, 200), augmentation=STILL)
+    assert reach.tolist() == [36, 0, 265 - 36, 200]
+    # At aspect 2 the padded 225 x 150 becomes 300 x 150.
+    reach = transforms.reach(example(), image_size=(600, 200), augmentation=STILL, aspect=2)
+    assert reach.tolist() == [0, 24, 302, 177 - 24]
+
+
+@pytest.mark.parametrize("labelled", [8, 17])
+def test_reach_holds_all_that_any_crop_shows(labelled):
+    animal = example(size=(1200, 1000), box=(500, 400, 180, 120), labelled=labelled)
+    x, y, width, height = transforms.reach(animal, image_size=(1200, 1000))
+    low, high = np.array([x, y]), np.array([x + width, y + height])
+    rng, seen = np.random.default_rng(0), []
+    for _ in range(1500):
+        sample = transforms.frame(animal, rng, image_size=(1200, 1000), size=(64, 64))
+        corners = np.array([[0, 0], [0, 64], [64, 0], [64, 64]])
+        seen.append(transforms.apply_affine(corners, sample["matrix"]))
+    seen = np.concatenate(seen)
+    assert np.all(seen > low)
+    assert np.all(seen < high)
+    # and the widest views come near its edges
+    assert np.all(seen.min(axis=0) < low + 0.15 * (high - low))
+    assert np.all(seen.max(axis=0) > high - 0.15 * (high - low))
+
+
 # --- files
 
 
