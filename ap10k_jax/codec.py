@@ -103,8 +103,9 @@ def _at(
     """The value of each joint's heatmap at a cell; of one off the map, that of another cell."""
     height, width, num_keypoints = heatmaps.shape[-3:]
     flat = heatmaps.reshape(*heatmaps.shape[:-3], height * width, num_keypoints)
-    index = (y * width + x)[..., None, :]
-    return jnp.take_along_axis(flat, index, axis=-2, mode="clip")[..., 0, :]
+    # clipped here: as a mode of the lookup it is lost on the way to ONNX
+    index = jnp.clip(y * width + x, 0, height * width - 1)
+    return jnp.take_along_axis(flat, index[..., None, :], axis=-2)[..., 0, :]
 
 
 def _quarter_offset(

@@ -33,6 +33,7 @@ from jax import export as jax_export
 from jaxtyping import Array, Float, UInt8
 
 from ap10k_jax import checkpoint, codec, evaluate, predict
+from ap10k_jax.models import layers
 
 FORMATS = ("stablehlo", "onnx")
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -91,7 +92,8 @@ def to_stablehlo(call: Callable, size: int) -> bytes:
     """The function, serialised by jax.export for all platforms and any batch size."""
     (batch,) = jax_export.symbolic_shape("b")
     crops = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
-    return bytes(jax_export.export(jax.jit(call), platforms=PLATFORMS)(crops).serialize())
+    with layers.portable():
+        return bytes(jax_export.export(jax.jit(call), platforms=PLATFORMS)(crops).serialize())
 
 
 def to_onnx(call: functools.partial, size: int, batch: int, about: dict) -> bytes:
@@ -135,7 +137,8 @@ def _traced(call: functools.partial, images: jax.ShapeDtypeStruct) -> functools.
     """
     (variables,), module = call.args, call.keywords["module"]
     forward = functools.partial(module.apply, variables, train=False)
-    program = jax.make_jaxpr(forward)(images)
+    with layers.portable():
+        program = jax.make_jaxpr(forward)(images)
     if "lhs_dilation=(2" in str(program):
         raise ExportError(
             "this network has transposed convolutions, which jax2onnx gets wrong: "

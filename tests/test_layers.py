@@ -31,8 +31,9 @@ def test_batch_norms_gradient_is_that_of_its_formula(offset):
 def test_the_gradient_of_a_sum_goes_to_every_branch_where_the_sum_is_positive():
     a, b, c = np.random.default_rng(0).normal(0, 1, (3, 2, 4, 4, 3)).astype(np.float32)
     gradient = np.random.default_rng(1).normal(0, 1, a.shape).astype(np.float32)
-    ours, back = jax.vjp(lambda *x: layers.join(*x, train=True), a, b, c)
-    plain, plain_back = jax.vjp(lambda *x: layers.join(*x, train=False), a, b, c)
+    ours, back = jax.vjp(layers.join, a, b, c)
+    with layers.portable():
+        plain, plain_back = jax.vjp(lambda *x: layers.join(*x), a, b, c)
     np.testing.assert_array_equal(ours, plain)
     for x, y in zip(back(gradient), plain_back(gradient), strict=True):
         np.testing.assert_array_equal(x, y)
@@ -48,7 +49,7 @@ class Chain(nn.Module):
         return x
 
 
-def compiled_lines(depth):
+def compiled_lines(depth, *, train):
     module, x = Chain(depth), jnp.ones((2, 8, 8, 4))
     variables = module.init(jax.random.key(0), x, train=False)
 
@@ -56,10 +57,23 @@ def compiled_lines(depth):
         y, _ = module.apply(variables | {"params": params}, x, train=True, mutable=["batch_stats"])
         return jnp.square(y).mean()
 
-    text = jax.jit(jax.grad(loss)).lower(variables["params"]).compile().as_text()
-    return text.count("\n")
+    def forward(params):
+        return module.apply(variables | {"params": params}, x, train=False)
+
+    function = jax.grad(loss) if train else forward
+    return jax.jit(function).lower(variables["params"]).compile().as_text().count("\n")
 
 
-def test_on_the_cpu_a_blocks_sum_is_not_computed_again_in_every_later_block():
+@pytest.mark.parametrize("train", [True, False])
+def test_on_the_cpu_a_blocks_sum_is_not_computed_again_in_every_later_block(train):
     # where it is, twice the depth has three times the operations and more
-    assert compiled_lines(16) < 2.2 * compiled_lines(8)
+    assert compiled_lines(16, train=train) < 2.2 * compiled_lines(8, train=train)
+
+
+def test_what_is_portable_has_no_calls_for_the_cpu_compiler():
+    def text():
+        return jax.jit(lambda x: layers.join(x, x)).lower(jnp.ones((1, 2, 2, 3))).as_text()
+
+    assert "inlineable" in text()
+    with layers.portable():
+        assert "inlineable" not in text()

@@ -3,8 +3,10 @@
 Shapes are NHWC: b batch, h w rows and columns of a feature map, c channels.
 """
 
+import contextlib
+import contextvars
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import flax.linen as nn
 import jax
@@ -192,7 +194,7 @@ class Residual(nn.Module):
         for i, (features, size, stride) in enumerate(self.convs, 1):
             x = conv(features, size, stride, **options, name=f"conv{i}")(x)
             x = BatchNorm(dtype=self.dtype, name=f"bn{i}")(x, train=train)
-            x = nn.relu(x) if i < len(self.convs) else join(x, shortcut, train=train)
+            x = nn.relu(x) if i < len(self.convs) else join(x, shortcut)
         return x
 
 
@@ -219,17 +221,30 @@ def upsample(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h2 w2 c
     return x.reshape(b, h * factor, w * factor, c)
 
 
-def join(*branches: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w c"]:
+def join(*branches: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     """ReLU of the sum: where the residual stream, or a branch of HRNet, takes up what was computed.
 
     Written for XLA's CPU compiler. It fuses a cheap sum into each of its readers and computes it
-    there anew, with the sum before it, and so on back to the first block: HRNet's training step
-    then takes time quadratic in the depth. A call that is not inlined is a wall to fusion; between
-    two walls everything may fuse. On other devices the sums are plain.
+    there anew, with the sum before it, and so on back to the first block: HRNet then takes time
+    quadratic in the depth. A call that is not inlined is a wall to fusion; between two walls
+    everything may fuse. On other devices, and within `portable`, the sums are plain.
     """
-    if not train:
+    if _portable.get():
         return nn.relu(sum(branches))
     return checkpoint_name(_join(branches), KEPT)
+
+
+@contextlib.contextmanager
+def portable() -> Iterator[None]:
+    """What is traced here is for any platform and tool: ordinary operations and nothing else."""
+    token = _portable.set(True)
+    try:
+        yield
+    finally:
+        _portable.reset(token)
+
+
+_portable = contextvars.ContextVar("portable", default=False)
 
 
 @jax.custom_vjp
