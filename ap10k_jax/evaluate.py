@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ap10k_jax import (
+    atomic,
     bootstrap,
     codec,
     data,
@@ -178,7 +179,7 @@ def write_predictions(path: Path, rows: list[dict]) -> None:
         }
         for row in rows
     ]
-    path.write_text(json.dumps(plain))
+    atomic.write_text(path, json.dumps(plain))
 
 
 def picture(

@@ -32,7 +32,7 @@ import numpy as np
 from jax import export as jax_export
 from jaxtyping import Array, Float, UInt8
 
-from ap10k_jax import checkpoint, codec, evaluate, predict
+from ap10k_jax import atomic, checkpoint, codec, evaluate, predict
 from ap10k_jax.models import layers
 
 FORMATS = ("stablehlo", "onnx")
@@ -203,8 +203,8 @@ def write(
     about["checked"] = {"crops": count, "largest_difference": error}
     file, metadata = (dest.with_name(f"{dest.name}.{ending}") for ending in (format, "json"))
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content)
-    metadata.write_text(json.dumps(about, indent=2) + "\n")
+    atomic.write_bytes(file, content)
+    atomic.write_text(metadata, json.dumps(about, indent=2) + "\n")
     return file, metadata, error
 
 

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 import numpy as np
 from jaxtyping import Float
 
-from ap10k_jax import boxes, encoded, transforms, video, visualize
+from ap10k_jax import atomic, boxes, encoded, transforms, video, visualize
 from ap10k_jax import keypoints as joints
 
 
@@ -51,10 +51,10 @@ def write_coco(
     category["skeleton"] = [[a + 1, b + 1] for a, b in keypoint_set.skeleton]
     numbers = sorted({row["category_id"] for row in rows} | {1})
     paths = [folder / "coco-keypoints.json", folder / "coco-images.json"]
-    paths[0].write_text(json.dumps(rows))
+    atomic.write_text(paths[0], json.dumps(rows))
     context = {"info": {}, "images": images, "annotations": []}
     context["categories"] = [{"id": number, **category} for number in numbers]
-    paths[1].write_text(json.dumps(context))
+    atomic.write_text(paths[1], json.dumps(context))
     return paths
 
 
@@ -63,7 +63,7 @@ def write_csv(
 ) -> list[Path]:
     """A row a joint: file, frame, animal, animal_score, joint, x, y, score."""
     path = folder / "keypoints.csv"
-    with path.open("w", newline="") as file:
+    with atomic.replacing(path) as part, part.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("file", "frame", "animal", "animal_score", "joint", "x", "y", "score"))
         for start, animal in _animals(records):
@@ -78,7 +78,7 @@ def write_csv_wide(
     """A row an animal: file, frame, animal, animal_score, its box, then three columns a joint."""
     path = folder / "keypoints-wide.csv"
     columns = [f"{name}_{c}" for name in keypoint_set.names for c in ("x", "y", "score")]
-    with path.open("w", newline="") as file:
+    with atomic.replacing(path) as part, part.open("w", newline="") as file:
         writer = csv.writer(file)
         box = ("box_x", "box_y", "box_width", "box_height")
         writer.writerow(("file", "frame", "animal", "animal_score", *box, *columns))
@@ -119,8 +119,9 @@ def write_dlc(
         table = pd.DataFrame(values.reshape(len(group), -1), columns=columns, index=index)
         stem = folder / f"{safe_path(file).as_posix().replace('/', '-')}-{scorer}"
         paths += [stem.with_name(stem.name + ending) for ending in (".csv", ".h5")]
-        table.to_csv(paths[-2])
-        with pd.HDFStore(paths[-1], mode="w") as store:
+        with atomic.replacing(paths[-2]) as part:
+            table.to_csv(part)
+        with atomic.replacing(paths[-1]) as part, pd.HDFStore(part, mode="w") as store:
             store.put("df_with_missing", table, format="table", track_times=False)
             # The format's version, which pandas 3 leaves out and pandas 1 and 2 cannot read without
             store.get_storer("df_with_missing").attrs.pandas_version = "0.15.2"

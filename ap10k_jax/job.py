@@ -26,8 +26,8 @@ import jax
 import numpy as np
 from PIL import ExifTags, Image
 
+from ap10k_jax import atomic, encoded, transforms, video
 from ap10k_jax import boxes as box_files
-from ap10k_jax import encoded, transforms, video
 
 PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 THREADS = 2  # that decode photographs while the network computes
@@ -61,10 +61,8 @@ class Results:
             for r in self.records
             if "problems" not in r and not ("frames" in r and r["file"] in mend)
         ]
-        part = path.with_suffix(".tmp")
-        with part.open("w") as file:
+        with atomic.replacing(path) as part, part.open("w") as file:
             file.writelines(_line(r) for r in ({"settings": settings}, *self.records))
-        part.replace(path)
         self._file = path.open("a")
 
     def __enter__(self):

@@ -32,6 +32,7 @@ from ap10k_jax import (
     codec,
     data,
     devices,
+    disk,
     evaluate,
     keypoints,
     metrics,
@@ -94,6 +95,14 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     """Train until the config's last epoch, score the best checkpoint, write and return results."""
     shardings = devices.shardings()
     check(config, device_count=shardings.batch.mesh.size)
+    full = "make room, and start the same command again; the last checkpoint is kept"
+    closed = "choose another --workdir"
+    with disk.trouble(workdir, full=full, closed=closed), rundir.locked(workdir):
+        return run_here(config, workdir, shardings)
+
+
+def run_here(config: ConfigDict, workdir: Path, shardings: devices.Shardings) -> dict:
+    """`run`, in a directory that no other process uses."""
     rundir.check(workdir, config)
     module = checkpoint.build_module(config)
     # A fresh run's weights come before all else: a wrong file should not be found out late.

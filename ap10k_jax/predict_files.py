@@ -48,7 +48,7 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
-from ap10k_jax import boxes, devices, formats, job, predict, video
+from ap10k_jax import atomic, boxes, devices, disk, formats, job, lock, predict, video
 
 # What the command line turns into a message.
 MISTAKES = (job.JobError, boxes.BoxFileError, OSError, ValueError, FloatingPointError)
@@ -124,7 +124,20 @@ def run(options: argparse.Namespace) -> int:
     flip_test = False if options.no_mirror else None
     predictor = predict.Predictor.load(options.checkpoint, flip_test=flip_test, batch_sizes=sizes)
 
-    options.out.mkdir(parents=True, exist_ok=True)
+    full = "make room, and start the same command again; the results so far are kept"
+    with disk.trouble(options.out, full=full, closed="choose another --out"):
+        options.out.mkdir(parents=True, exist_ok=True)
+        with lock.held(options.out / "lock"):
+            return predict_and_write(options, predictor, files, box_file)
+
+
+def predict_and_write(
+    options: argparse.Namespace,
+    predictor: predict.Predictor,
+    files: Sequence[str],
+    box_file: boxes.BoxFile | None,
+) -> int:
+    """`run`, with all that it needs and a folder that no other process writes to."""
     with job.Results(options.out / "results.jsonl", settings(options, predictor)) as results:
         kept = len(results.records)
         if kept:
@@ -133,7 +146,7 @@ def run(options: argparse.Namespace) -> int:
             job.run(predictor, files, results, boxes=box_file, progress=bar.update)
     paths = write(options, results.records, predictor, box_file)
     problems = results.problems()
-    (options.out / "problems.txt").write_text("".join(f"{line}\n" for line in problems))
+    atomic.write_text(options.out / "problems.txt", "".join(f"{line}\n" for line in problems))
 
     pictures = [record for record in results.records if "animals" in record]
     animals = sum(len(record["animals"]) for record in pictures)

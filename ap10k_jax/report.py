@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ap10k_jax import exposure, figures, metrics, page, plan, results, tables
+from ap10k_jax import atomic, exposure, figures, metrics, page, plan, results, tables
 
 READING = (
     "Ours / the paper's. With more than one run a number is the mean over runs, +- the standard "
@@ -55,7 +55,7 @@ def write(
     } | extra
     workdir.mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
-        (workdir / name).write_text(text)
+        atomic.write_text(workdir / name, text)
     return [workdir / name for name in contents]
 
 

@@ -142,9 +142,11 @@ def reproduce(options: argparse.Namespace) -> int:
 
     failed = {}
     if not options.report:
-        failed = prepare(steps)
-        plan.built.cache_clear()
-        failed = run(plan.make(chosen, options.set, options.workdir), failed)
+        # two at once would start the same cells; --jobs is the way to run several
+        with rundir.locked(options.workdir):
+            failed = prepare(steps)
+            plan.built.cache_clear()
+            failed = run(plan.make(chosen, options.set, options.workdir), failed)
     steps = plan.make(everything, options.set, options.workdir)
     files = report.write(options.workdir, options.tables, wanted, steps)
     print(files[0].read_text().split(f"\n## {report.RUNS}\n")[0])

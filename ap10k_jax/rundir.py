@@ -1,15 +1,16 @@
 """The directory of a run: whose config it holds, on what it ran, and that it is not mixed up."""
 
+import contextlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
-from ap10k_jax import data, keypoints
+from ap10k_jax import atomic, data, keypoints, lock
 
 # Fields that change where and how fast a run goes, but not its numbers: they may differ between
 # starts of the same run.
@@ -47,6 +48,20 @@ def differences(stored: dict, config: ConfigDict) -> list[str]:
         for name in sorted(have.keys() | want.keys())
         if have.get(name) != want.get(name) and name not in FREE_FIELDS
     ]
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """The directory is this process's alone. Raises UserError that names the one that has it."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        with lock.held(workdir / "lock"):
+            yield
+    except lock.Held as held:
+        raise UserError(f"{held}; wait until it has ended, or choose another --workdir") from held
+    finally:
+        with contextlib.suppress(OSError):
+            workdir.rmdir()  # nothing came of it, or it is not empty
 
 
 def open_run(
@@ -124,6 +139,4 @@ def read_json(path: Path, kind: type) -> dict | list:
 
 def write_json(path: Path, value: object) -> None:
     """Write a file that is there whole or, after a kill, not at all."""
-    part = path.with_suffix(".tmp")
-    part.write_text(json.dumps(value, indent=2) + "\n")
-    part.replace(path)
+    atomic.write_text(path, json.dumps(value, indent=2) + "\n")

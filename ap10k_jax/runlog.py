@@ -3,10 +3,15 @@
 import json
 import math
 import os
+import time
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 from tqdm import tqdm
+
+from ap10k_jax import atomic
 
 
 class RunLog:
@@ -19,9 +24,12 @@ class RunLog:
         self._path = directory / "metrics.jsonl"
         _forget_after(self._path, step, unscored=unscored)
         self._file = self._path.open("a")
-        self._tensorboard = SummaryWriter(
-            str(directory / "tensorboard"), purge_step=step + 1 if step else None
-        )
+        # Not its SummaryWriter: that writes in a thread, and when a full disk has ended the thread
+        # the run waits for it for ever.
+        (directory / "tensorboard").mkdir(exist_ok=True)
+        self._events = EventsWriter(str(directory / "tensorboard" / "events"))
+        if step:  # TensorBoard forgets the later ones too
+            self._event(step + 1, session_log=SessionLog(status=SessionLog.START))
         self.bar = tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True)
         self._shown: dict[str, str] = {}
 
@@ -30,7 +38,7 @@ class RunLog:
 
     def __exit__(self, *exception):
         self.bar.close()
-        self._tensorboard.close()
+        self._events.close()
         self._file.close()
 
     def write(self, step: int, kind: str, numbers: dict) -> None:
@@ -39,7 +47,11 @@ class RunLog:
         self._file.write(json.dumps({"step": step, "kind": kind, **numbers}) + "\n")
         for name, value in numbers.items():
             if isinstance(value, int | float):
-                self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
+                self._event(step, summary=scalar(f"{kind}/{name}", value))
+        self._events.flush()
+
+    def _event(self, step: int, **content: object) -> None:
+        self._events.write_event(Event(wall_time=time.time(), step=step, **content))
 
     def flush(self) -> None:
         """Everything written so far is on disk: to be called before a checkpoint is saved."""
@@ -83,6 +95,4 @@ def _forget_after(path: Path, step: int, *, unscored: bool) -> None:
     kept = [line for line in read(path) if line["step"] <= step]
     if unscored:
         kept = [line for line in kept if line["step"] < step or line["kind"] == "train"]
-    rewritten = path.with_suffix(".tmp")
-    rewritten.write_text("".join(json.dumps(line) + "\n" for line in kept))
-    rewritten.replace(path)
+    atomic.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))

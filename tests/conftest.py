@@ -4,22 +4,18 @@ import os
 
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 
-import functools
 from pathlib import Path
 
 import jax
 import lively
+import nano as network
 import pytest
 from ml_collections import ConfigDict
 
 from ap10k_jax import devices, models
-from ap10k_jax.models import hrnet
 from ap10k_jax.predict import Predictor
 from configs import quickstart
 from tfds_ap10k import build, synthetic
-
-# Two branches with one block each: the fewest operations that still exchange.
-NANO = (hrnet.Stage(1, 1, (4, 8)), hrnet.Stage(1, 1, (4, 8)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,7 +29,7 @@ def compile_once(tmp_path_factory):
 @pytest.fixture(scope="session", autouse=True)
 def nano():
     """The name of a tiny model, known for the tests' duration."""
-    models.MODELS["nano"] = functools.partial(hrnet.HRNet, NANO, stem_features=4, bottlenecks=1)
+    network.register()
     yield "nano"
     del models.MODELS["nano"]
 

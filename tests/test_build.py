@@ -155,6 +155,7 @@ def test_what_a_killed_or_damaged_build_leaves_is_built_anew(tmp_path):
     (damaged / "ap10k-train.array_record-00000-of-00001").write_bytes(b"half")
     builder = build.build("split1", root, tmp_path / "built")
     assert len(builder.as_data_source("train")) == 4
+    assert [path.name for path in unfinished.parent.iterdir()] == ["1.0.0"]
 
 
 def test_help_teaches(monkeypatch, capsys):

@@ -14,12 +14,16 @@ tfds.data_source("ap10k/split1", split="train"), after `import tfds_ap10k`.
 
 import argparse
 import contextlib
+import functools
 import io
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from ap10k_jax import disk, lock
 from tfds_ap10k import AnimalPose, Ap10k, CocoKeypoints, Own, annotations, oddities, sources
 from tfds_ap10k.builder import KeypointBuilder
 from tfds_ap10k.own import own_dataset_builder
@@ -39,9 +43,9 @@ def build(
     """The builder of a data set that is there: found built, or built now from `manual_dir`.
 
     `data_dir` defaults to TFDS's own, ~/tensorflow_datasets; `dataset` is one of DATASETS. An
-    interrupted build leaves nothing that could be taken for a whole one. Raises
-    sources.DataNotFound or annotations.AnnotationError, and then what was built before is still
-    there.
+    interrupted build leaves nothing that could be taken for a whole one; two processes that want
+    the same one build it once. Raises sources.DataNotFound, annotations.AnnotationError or
+    disk.DiskError, and after the first two what was built before is still there.
     """
     make = DATASETS[dataset]
     data_dir = Path(data_dir).expanduser() if data_dir else None
@@ -55,9 +59,26 @@ def build(
     if built is not None:
         built.read(root)  # raises while the old data set can still be kept
     builder = make.from_folder(config, root, data_dir)
-    if builder.data_path.exists():  # that, or what a killed or damaged build has left
-        builder.data_path.rmtree()
-        builder = make.from_folder(config, root, data_dir)
+    folder = Path(builder.data_path).parents[2]  # of FOLDER/ap10k/split1/1.0.0
+    full = "make room and build again; nothing of it was kept"
+    with disk.trouble(folder, full=full, closed="choose another data directory"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with lock.held(folder / f".{dataset}-{config}.lock", wait=True):
+            again = make.open(config, data_dir)
+            if again is not None and not overwrite:
+                return again
+            return _build(functools.partial(make.from_folder, config, root, data_dir), manual_dir)
+
+
+def _build(make: Callable[[], KeypointBuilder], manual_dir: str | Path) -> KeypointBuilder:
+    """Build, whatever is there already: no other process is at it."""
+    builder = make()
+    place = Path(builder.data_path)
+    for killed in place.parent.glob(f"incomplete.*_{place.name}"):  # as TFDS calls them
+        shutil.rmtree(killed)
+    if place.exists():  # to be overwritten, or damaged
+        shutil.rmtree(place)
+        builder = make()
     # TFDS announces a download that does not happen, and has bars of its own beside ours.
     tfds.disable_progress_bar()
     try:

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import tqdm
 
-from ap10k_jax import keypoints
+from ap10k_jax import disk, keypoints, lock
 from tfds_ap10k import splits, synthetic_animals, synthetic_pictures, taxonomy
 
 DRAWN_SPECIES = tuple(synthetic_animals.BODIES)
@@ -39,16 +39,30 @@ def generate(directory: str | os.PathLike, *, images: int = 400, seed: int = 0) 
     """
     directory = Path(directory).absolute()  # "." has no name to put a sibling beside
     wanted = {"images": images, "seed": seed, "version": VERSION}
-    if is_complete(directory, wanted):
-        print(f"{directory} already holds these {images} drawings (seed {seed}); nothing to do")
-        return directory
+    if not is_complete(directory, wanted):
+        full = "make room and draw again; nothing of it was kept"
+        with disk.trouble(directory.parent, full=full, closed="choose another folder"):
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            with lock.held(directory.with_name(f".{directory.name}.lock"), wait=True):
+                if not is_complete(directory, wanted):  # another process may have drawn it by now
+                    draw_all(directory, wanted)
+                    return directory
+    print(f"{directory} already holds these {images} drawings (seed {seed}); nothing to do")
+    return directory
+
+
+def draw_all(directory: Path, wanted: dict) -> None:
+    """Draw `wanted` beside the destination and rename it at the end.
+
+    Interrupted it leaves no half data set; what a kill has left is cleared away.
+    """
+    images, seed = wanted["images"], wanted["seed"]
     enough = 10 * len(DRAWN_SPECIES)
     if images < enough:
         print(f"note: fewer than {enough} images leave some species without any in val")
 
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    # Drawn beside the destination, renamed at the end: an interrupted run leaves no half data set.
-    unfinished = directory.with_name(f"{directory.name}.unfinished-{os.getpid()}")
+    unfinished = directory.with_name(f"{directory.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
     try:
         (unfinished / "data").mkdir(parents=True)
         (unfinished / "annotations").mkdir()
@@ -57,8 +71,8 @@ def generate(directory: str | os.PathLike, *, images: int = 400, seed: int = 0) 
             picture, image, records, _ = draw(seed, i)
             scenes.append((image, records))
             path = unfinished / "data" / image["file_name"]
-            if not cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92]):
-                raise OSError(f"cannot write {path}")  # OpenCV says no more: a full disk, mostly
+            _, jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+            path.write_bytes(jpeg)  # says what is wrong with the disk, which cv2.imwrite does not
         for split in (1, 2, 3):
             species = [records[0]["category_id"] for _, records in scenes]
             parts = splits.divide(species, [seed, split])
@@ -71,7 +85,6 @@ def generate(directory: str | os.PathLike, *, images: int = 400, seed: int = 0) 
         unfinished.rename(directory)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return directory
 
 
 def is_complete(directory: Path, wanted: dict) -> bool:
@@ -188,7 +201,7 @@ def main() -> None:
         parser.error("--images must be at least 1 and --seed at least 0")
     try:
         directory = generate(arguments.directory, images=arguments.images, seed=arguments.seed)
-    except ValueError as problem:
+    except (ValueError, OSError) as problem:
         parser.error(str(problem))
     print(f"{directory}: {arguments.images} pictures, 9 annotation files")
 
