@@ -9,8 +9,8 @@ the parts lie apart, so that a notebook reads the variables without the optimize
     data        the state of the Grain iterator
 """
 
+import glob
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -170,13 +170,20 @@ def export(path: str | Path, variables: dict, config: dict) -> None:
     path = Path(path).expanduser().absolute()
     if path.exists():
         raise FileExistsError(f"{path} exists already; choose another place for the checkpoint")
-    unfinished = path.with_name(f"{path.name}.unfinished-{os.getpid()}")
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    _clear(unfinished)  # what a kill has left
     try:
         ocp.save_checkpointables(unfinished, {"variables": variables})
         (unfinished / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         unfinished.rename(path)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        _clear(unfinished)
+
+
+def _clear(unfinished: Path) -> None:
+    """Delete the folder, and the one that Orbax writes to beside it."""
+    for folder in unfinished.parent.glob(f"{glob.escape(unfinished.name)}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _locate(path: Path) -> tuple[Path, Path]:

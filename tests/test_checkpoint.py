@@ -109,3 +109,27 @@ def test_the_joints_of_a_run_come_with_its_config_and_go_on_with_an_export(tmp_p
         assert predict.keypoint_set(config) == keypoints.COCO_PERSON
     checkpoint.export(tmp_path / "exported", variables, config)
     assert checkpoint.load(tmp_path / "exported")[2]["keypoints"] == declared
+
+
+def test_a_killed_export_is_no_checkpoint_and_does_not_stand_in_the_way(
+    checkpoint_dir, tmp_path, monkeypatch
+):
+    class Killed(BaseException):
+        pass
+
+    def killed(self, target):
+        raise Killed
+
+    _, variables, config = checkpoint.load(checkpoint_dir)
+    place = tmp_path / "exported"
+    with monkeypatch.context() as patch:
+        patch.setattr(type(place), "rename", killed)
+        patch.setattr(checkpoint.shutil, "rmtree", lambda *args, **kwargs: None)
+        with pytest.raises(Killed):
+            checkpoint.export(place, variables, config)
+    assert list(tmp_path.iterdir())
+    with pytest.raises(FileNotFoundError):
+        checkpoint.load(place)
+    (tmp_path / "exported.unfinished.orbax-checkpoint-tmp").mkdir(exist_ok=True)
+    checkpoint.export(place, variables, config)
+    assert [path.name for path in tmp_path.iterdir()] == ["exported"]
