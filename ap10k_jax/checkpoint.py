@@ -6,7 +6,10 @@ the parts lie apart, so that a notebook reads the variables without the optimize
 
     variables   {'params', 'batch_stats'}, plain dicts of arrays
     optimizer   {'step', 'opt_state'}
-    data        the state of the Grain iterator
+    data        the state of the Grain iterator, as JSON
+
+Of a run's several processes all call each of these functions together. The iterator's state is the
+same in all of them, so that a run may go on with another number of processes.
 """
 
 import glob
@@ -57,8 +60,11 @@ class Checkpoints:
                 ),
             ]
         )
+        as_json = ocp.Context()
+        as_json.checkpointables.registry = ocp.handlers.local_registry()
+        as_json.checkpointables.registry.add(ocp.handlers.JsonHandler, checkpointable_name="data")
         self._checkpointer = ocp.training.Checkpointer(
-            directory, preservation_policy=keep, cleanup_tmp_directories=not reader
+            directory, context=as_json, preservation_policy=keep, cleanup_tmp_directories=not reader
         )
 
     def __enter__(self):
@@ -102,7 +108,7 @@ class Checkpoints:
         return (custom or {}).get("window", [])
 
     def restore(self, step: int, parts: dict) -> dict:
-        """The parts of `step`; `parts` gives shapes and shardings, and iterators set in place."""
+        """The parts of `step`; `parts` gives shapes and shardings of arrays, None for JSON."""
         return self._checkpointer.load_checkpointables(step, parts)
 
 

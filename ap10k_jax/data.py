@@ -11,7 +11,7 @@ A batch holds `image` uint8 (b, S, S, 3) RGB, `keypoints` (b, k, 2) in crop pixe
 import functools
 import hashlib
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import grain
@@ -228,6 +228,7 @@ def train_batches(
     augmentation: transforms.Augmentation = PAPER_AUGMENTATION,
     drop_remainder: bool = False,
     multiple_of: int = 1,
+    rows: Callable[[int], range] = range,
     threads: int = 4,
     patches: Patches | None = None,
     cut: bool = True,
@@ -236,7 +237,9 @@ def train_batches(
 
     Order and augmentation follow from the seed, the epoch and the animal alone. The iterator's
     state can be saved. An epoch's last, smaller batch is filled up to `multiple_of` (the number of
-    devices) with animals of the same batch, as PyTorch's DistributedSampler repeats some.
+    devices) with animals of the same batch, as PyTorch's DistributedSampler repeats some. Where
+    several processes share a batch, `rows` says which of its n rows this one reads: all, or those
+    of `devices.rows`. The iterator's state is the same in all of them.
 
     With `patches` the same views are cut from those; without `cut`, batches hold in place of
     `image` the `matrix` (b, 2, 3) from crop to patch pixels, for the device to cut.
@@ -250,18 +253,75 @@ def train_batches(
     else:
         source, crop = Labels(animals), functools.partial(patches.framed, cut=cut, **options)
     crops = grain.MapDataset.source(source).seed(seed).shuffle().random_map(crop)
-    fill = functools.partial(stack, multiple_of=multiple_of)
-    batches = crops.batch(batch_size, drop_remainder=drop_remainder, batch_fn=fill).repeat(epochs)
-    return batches.to_iter_dataset(_read_options(threads))
+    batches = Batches(
+        crops,
+        batch_size=batch_size,
+        drop_remainder=drop_remainder,
+        multiple_of=multiple_of,
+        rows=rows,
+    )
+    return batches.repeat(epochs).to_iter_dataset(_read_options(threads))
 
 
 def eval_batches(
-    animals: Animals, *, batch_size: int, image_size: int = 256, threads: int = 4
+    animals: Animals,
+    *,
+    batch_size: int,
+    image_size: int = 256,
+    rows: Callable[[int], range] = range,
+    threads: int = 4,
 ) -> grain.IterDataset:
-    """Every animal's upright crop once, in order; the last batch is filled up with index -1."""
+    """Every animal's upright crop once, in order; the last batch is filled up with index -1.
+
+    `rows` as in `train_batches`.
+    """
     crops = grain.MapDataset.source(animals).map(functools.partial(upright, image_size=image_size))
-    fill = functools.partial(stack, multiple_of=batch_size, fill_index=True)
-    return crops.batch(batch_size, batch_fn=fill).to_iter_dataset(_read_options(threads))
+    batches = Batches(
+        crops, batch_size=batch_size, multiple_of=batch_size, rows=rows, index_of_fill=-1
+    )
+    return batches.to_iter_dataset(_read_options(threads))
+
+
+class Batches(grain.MapDataset):
+    """The examples in batches, of which only the rows that this process reads are made.
+
+    A batch that is no multiple of a number is filled up with copies of its first examples. With
+    `index_of_fill` the copies have that index, so that whoever reads the batch can drop them.
+    """
+
+    def __init__(
+        self,
+        examples: grain.MapDataset,
+        *,
+        batch_size: int,
+        drop_remainder: bool = False,
+        multiple_of: int = 1,
+        rows: Callable[[int], range] = range,
+        index_of_fill: int | None = None,
+    ):
+        super().__init__(examples)
+        self._examples, self._batch_size = examples, batch_size
+        self._steps = steps_per_epoch(len(examples), batch_size, drop_remainder=drop_remainder)
+        self._multiple_of, self._rows, self._index_of_fill = multiple_of, rows, index_of_fill
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int | slice) -> dict | grain.MapDataset:
+        if isinstance(step, slice):
+            return self.slice(step)
+        epoch, step = divmod(step, self._steps)
+        start = step * self._batch_size
+        size = min(self._batch_size, len(self._examples) - start)
+        rows = self._rows(size + -size % self._multiple_of)
+        # Grain tells the epochs apart by indices beyond the length
+        first = epoch * len(self._examples) + start
+        made = {place: self._examples[first + place] for place in {row % size for row in rows}}
+        batch = [made[row % size] for row in rows]
+        if self._index_of_fill is not None:
+            fill = {"index": np.int32(self._index_of_fill)}
+            batch = [e | fill if r >= size else e for r, e in zip(rows, batch, strict=True)]
+        return stack(batch)
 
 
 def augmented(
@@ -293,17 +353,9 @@ def decoded(example: dict) -> dict:
     return rest | {"image": transforms.decode_image(example["bytes"], example["file_name"])}
 
 
-def stack(examples: list[dict], *, multiple_of: int, fill_index: bool = False) -> dict:
-    """Examples as one batch, filled up with copies of the first ones to a multiple of a number.
-
-    With `fill_index` the copies have index -1, so that whoever reads the batch can drop them.
-    """
-    missing = -len(examples) % multiple_of
-    copies = [examples[i % len(examples)] for i in range(missing)]
-    if fill_index:
-        copies = [example | {"index": np.int32(-1)} for example in copies]
-    whole = [*examples, *copies]
-    return {name: np.stack([example[name] for example in whole]) for name in examples[0]}
+def stack(examples: list[dict]) -> dict:
+    """Examples as one batch."""
+    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
 
 
 def _read_options(threads: int) -> grain.ReadOptions:

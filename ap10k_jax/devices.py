@@ -1,7 +1,8 @@
 """How a computation lies on the devices: the batch is split over all of them, the rest is copied.
 
 With these shardings `jax.jit` inserts the communication itself: means over the batch (the loss, the
-statistics of BatchNorm) are means over the global batch on any number of devices.
+statistics of BatchNorm) are means over the global batch on any number of devices, also where they
+belong to several processes (see processes.py).
 """
 
 import functools
@@ -10,7 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, PyTree
 
 YNN = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 
@@ -22,10 +26,41 @@ class Shardings(NamedTuple):
 
 def shardings(devices: list[jax.Device] | None = None) -> Shardings:
     """The two shardings of the project, over `devices` (all of them by default)."""
-    devices = devices or jax.devices()
-    mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+    # A process's devices lie side by side, so that its rows of a batch do.
+    devices = devices or sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+    mesh = Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
     return Shardings(
         NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+    )
+
+
+def rows(shardings: Shardings, size: int) -> range:
+    """Of a batch of so many rows those on this process's devices: those that it has to read."""
+    devices = shardings.batch.mesh.devices.flat
+    own = [i for i, device in enumerate(devices) if device.process_index == jax.process_index()]
+    each = size // len(devices)
+    return range(own[0] * each, (own[-1] + 1) * each)
+
+
+def split(own_rows: PyTree[np.ndarray], shardings: Shardings) -> PyTree[Array]:
+    """A batch over all devices, of which every process has its own rows."""
+    return jax.make_array_from_process_local_data(shardings.batch, own_rows)
+
+
+def gather(own_rows: PyTree[np.ndarray]) -> PyTree[np.ndarray]:
+    """All rows of a batch, on every process."""
+    if jax.process_count() == 1:
+        return own_rows
+    return multihost_utils.process_allgather(own_rows, tiled=True)
+
+
+def replicate(tree: PyTree[Array], shardings: Shardings) -> PyTree[Array]:
+    """A copy on every device; of several processes' the first one's."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, shardings.replicated)
+    tree = multihost_utils.broadcast_one_to_all(tree)
+    return jax.make_array_from_process_local_data(
+        shardings.replicated, jax.tree.map(np.asarray, tree)
     )
 
 

@@ -85,23 +85,35 @@ def make_predict_step(
 
 
 def predict(
-    step: Callable, variables: dict, animals: data.Animals, config: ConfigDict, *, name: str
+    step: Callable,
+    variables: dict,
+    animals: data.Animals,
+    config: ConfigDict,
+    *,
+    name: str,
+    shardings: devices.Shardings | None = None,
 ) -> list[dict]:
     """A COCO keypoint row for every animal, in the data set's order; `name` is for the bar.
 
-    Raises stop.Stopped between batches where the process has been told to stop.
+    `shardings` are those of `step`, over all devices by default. Several processes share the work,
+    and each gets all rows. Raises stop.Stopped between batches where the process has been told to
+    stop.
     """
+    shardings = shardings or devices.shardings()
     batches = data.eval_batches(
         animals,
         batch_size=config.eval.batch_size,
         image_size=config.data.image_size,
+        rows=functools.partial(devices.rows, shardings),
         threads=config.data.loader_threads,
     )
     total = math.ceil(len(animals) / config.eval.batch_size)
     rows = []
-    for batch in tqdm(batches, total=total, desc=name, unit="batch", leave=False):
+    bar = {"total": total, "desc": name, "unit": "batch", "leave": False}
+    for own in tqdm(batches, **bar, disable=jax.process_index() > 0):
         stop.check()
-        points = np.asarray(step(variables, batch["image"]))
+        points = np.asarray(step(variables, devices.split(own["image"], shardings)))
+        batch = own | devices.gather({name: own[name] for name in ("center", "scale", "index")})
         points = to_image(points, batch)
         # the last batch is filled up with animals of index -1
         rows += [

@@ -20,7 +20,7 @@ import contextlib
 import functools
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -39,6 +39,7 @@ from ap10k_jax import (
     models,
     patches,
     predict,
+    processes,
     resident,
     rundir,
     runlog,
@@ -51,6 +52,13 @@ from tfds_ap10k import build, synthetic, taxonomy
 from tfds_ap10k.annotations import AnnotationError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
+COORDINATOR = flags.DEFINE_string(
+    "coordinator_address",
+    None,
+    "Several hosts: HOST:PORT of the first process. On SLURM and TPU pods they find each other.",
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Several hosts: how many processes.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Several hosts: which one this is, from 0.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory; runs/<name of the config>.")
 
 # What the command line turns into a message.
@@ -104,15 +112,18 @@ def run(config: ConfigDict, workdir: Path) -> dict:
 def run_here(config: ConfigDict, workdir: Path, shardings: devices.Shardings) -> dict:
     """`run`, in a directory that no other process uses."""
     rundir.check(workdir, config)
+    is_there = (workdir / "checkpoints").is_dir()
+    processes.agree(config=config.to_json(), workdir=str(workdir), checkpoints=is_there)
+    saved = checkpoint.saved_in(workdir)
+    processes.agree(checkpoints=saved)
     module = checkpoint.build_module(config)
     # A fresh run's weights come before all else: a wrong file should not be found out late.
-    fresh = not checkpoint.saved_in(workdir)
     with mistakes_in("init_from", config.init_from):
-        initial = train.initial_variables(config, module) if fresh else None
-    with mistakes_in("data.dir", config.data.dir):
+        initial = None if saved else train.initial_variables(config, module)
+    with processes.first_ahead("data.dir"), mistakes_in("data.dir", config.data.dir):
         prepare_data(config)
     joints = check_against_data(config)
-    if fresh:
+    if not saved:
         with mistakes_in("init_from", config.init_from):
             check_joints(config, joints)
 
@@ -127,8 +138,7 @@ def run_here(config: ConfigDict, workdir: Path, shardings: devices.Shardings) ->
         decode=config.eval.decode,
     )
     if not config.epochs:
-        rundir.open_run(workdir, config, joints)
-        rundir.write_environment(workdir, scored, found=found)
+        begin(workdir, config, joints, scored, found=found)
         return score(config, workdir, scored, predict_step, shardings, initial, step=0)
 
     training = open_animals(config, "train", config.data.species, drawn)
@@ -140,11 +150,11 @@ def run_here(config: ConfigDict, workdir: Path, shardings: devices.Shardings) ->
     with mistakes_in("data.input", config.data.input):
         source = choose_input(config, training, workdir)
     # Only now: a mistake until here can be mended in the same place.
-    rundir.open_run(workdir, config, joints)
     opened = {"train": training, "validation": validation, **scored}
-    rundir.write_environment(workdir, opened, source=source.kind, found=found)
+    begin(workdir, config, joints, opened, source=source.kind, found=found)
     if source.patches:
-        with mistakes_in("data.name", config.data.name):  # a photograph that cannot be decoded
+        # a photograph that cannot be decoded
+        with processes.first_ahead("patches"), mistakes_in("data.name", config.data.name):
             source.patches.fill(threads=config.data.loader_threads)
     passes = train.in_passes(config, len(training))
     train.train(
@@ -154,6 +164,25 @@ def run_here(config: ConfigDict, workdir: Path, shardings: devices.Shardings) ->
     _, variables, _ = checkpoint.load(workdir)
     chosen = checkpoint.best(checkpoint.saved_in(workdir))
     return score(config, workdir, scored, predict_step, shardings, variables, step=chosen.step)
+
+
+def begin(
+    workdir: Path,
+    config: ConfigDict,
+    joints: keypoints.KeypointSet,
+    animals: dict[str, data.Animals],
+    *,
+    source: str | None = None,
+    found: Mapping | None = None,
+) -> None:
+    """Write what is known of the run before its first step, and see that all processes see it."""
+    processes.agree(data={split: a.fingerprint for split, a in animals.items()}, source=source)
+    with processes.first_ahead("--workdir"):
+        if processes.is_first():
+            rundir.open_run(workdir, config, joints)
+            rundir.write_environment(workdir, animals, source=source, found=found)
+        else:
+            processes.wait_for(workdir / "config.json")
 
 
 @contextlib.contextmanager
@@ -333,8 +362,9 @@ def draw_images(config: ConfigDict, workdir: Path) -> dict:
         raise rundir.UserError(
             f"{path} names other images: the data set has changed since; delete the run"
         )
-    workdir.mkdir(parents=True, exist_ok=True)
-    rundir.write_json(path, drawn)
+    if processes.is_first():
+        workdir.mkdir(parents=True, exist_ok=True)
+        rundir.write_json(path, drawn)
     return drawn
 
 
@@ -360,18 +390,23 @@ def score(
     step: int,
 ) -> dict:
     """Score these variables on each split; write results, predictions and pictures."""
-    variables = jax.device_put(variables, shardings.replicated)
+    variables = devices.replicate(variables, shardings)
     results = {"step": step, "sigmas": config.eval.sigmas}
     for split, animals in scored.items():
-        rows = evaluate.predict(predict_step, variables, animals, config, name=split)
+        rows = evaluate.predict(
+            *(predict_step, variables, animals, config), name=split, shardings=shardings
+        )
         results[split] = evaluate.full_score(animals, rows, sigmas=config.eval.sigmas)
         results["sigmas"] = results[split]["sigmas"]  # joints of one's own have others
-        evaluate.write_predictions(workdir / f"predictions-{split}.json", rows)
-        sheet = evaluate.picture(animals, rows, sigmas=config.eval.sigmas)
-        visualize.save(workdir / f"animals-{split}.png", sheet)
+        if processes.is_first():
+            evaluate.write_predictions(workdir / f"predictions-{split}.json", rows)
+            sheet = evaluate.picture(animals, rows, sigmas=config.eval.sigmas)
+            visualize.save(workdir / f"animals-{split}.png", sheet)
 
     results = runlog.plain(results)
-    rundir.write_json(workdir / "results.json", results)  # stands for a finished run
+    with processes.first_ahead("results.json"):
+        if processes.is_first():
+            rundir.write_json(workdir / "results.json", results)  # stands for a finished run
     return results
 
 
@@ -416,6 +451,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells every detail otherwise
+    processes.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     devices.use_compilation_cache()
     config = CONFIG.value
     workdir = Path(WORKDIR.value or Path("runs") / name_of(flags.FLAGS["config"].config_filename))
@@ -435,14 +471,15 @@ def cli() -> None:
 
     Told to stop it ends with 143 or 130, see stop.py.
     """
-    try:
-        with stop.handled():
-            app.run(main, flags_parser=parse_flags)
-    except stop.Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        sys.exit(stopped.status)
-    except MISTAKES as error:
-        sys.exit(f"error: {error}")
+    with processes.ended_by_errors():
+        try:
+            with stop.handled():
+                app.run(main, flags_parser=parse_flags)
+        except stop.Stopped as stopped:
+            print(stopped, file=sys.stderr)
+            sys.exit(stopped.status)
+        except MISTAKES as error:
+            sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

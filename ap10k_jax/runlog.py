@@ -64,6 +64,25 @@ class RunLog:
         self.bar.set_postfix(self._shown)
 
 
+class NoLog(RunLog):
+    """In place of the log on all processes of a run but the first: nothing is written or shown."""
+
+    def __init__(self, directory: Path, **options: object):
+        self.bar = tqdm(disable=True)
+
+    def __exit__(self, *exception):
+        pass
+
+    def write(self, step: int, kind: str, numbers: dict) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def show(self, **values: str) -> None:
+        pass
+
+
 def plain(value):
     """The value with nan as None, which JSON has no number for."""
     if isinstance(value, dict):

@@ -18,6 +18,9 @@ import sys
 import threading
 from collections.abc import Iterator
 
+import jax
+from jax.experimental import multihost_utils
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GRACE = 25  # seconds until the process ends by itself; schedulers leave 30 or more
 GO_ON = "The same command goes on from there."
@@ -38,14 +41,25 @@ def number() -> int:
     return _state["signal"] or signal.SIGINT
 
 
-def requested() -> bool:
-    """Whether the process has been told to stop."""
+def requested(step: int | None = None) -> bool:
+    """Whether the process has been told to stop.
+
+    At a `step` of training several processes learn of it together, at the same one, whichever of
+    them was told: JAX listens for SIGTERM then, in place of this module.
+    """
+    if step is not None and jax.process_count() > 1:
+        if _state["signal"]:  # Ctrl-C, of which JAX does not know
+            os.kill(os.getpid(), signal.SIGTERM)
+        if multihost_utils.reached_preemption_sync_point(step):
+            _state["signal"] = _state["signal"] or signal.SIGTERM
+            return True
+        return False
     return _state["signal"] is not None
 
 
 def check() -> None:
-    """Raises Stopped where the process has been told to stop."""
-    if requested():
+    """Raises Stopped where a process of its own has been told to stop."""
+    if requested() and jax.process_count() == 1:
         raise Stopped
 
 

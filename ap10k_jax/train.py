@@ -26,6 +26,7 @@ from ap10k_jax import (
     losses,
     models,
     precision,
+    processes,
     resident,
     runlog,
     stop,
@@ -150,7 +151,7 @@ def flat(tree: dict) -> tuple[Float[Array, " n"], Callable]:
 
 def place(state: TrainState, shardings: devices.Shardings) -> TrainState:
     """A copy of the state on every device: steps give its memory away, and the original's stays."""
-    return jax.device_put(jax.tree.map(jnp.copy, state), shardings.replicated)
+    return devices.replicate(jax.tree.map(jnp.copy, state), shardings)
 
 
 def train_step(
@@ -279,7 +280,10 @@ def initial_variables(config: ConfigDict, module: nn.Module) -> dict:
         print(f"{source} was trained on other joints; their last layer starts anew")
         fresh = models.init(module, key, image_size=size)
         return jax.tree.map(lambda a, b: a if a.shape == b.shape else b, variables, fresh)
-    variables, report = weights.load(source, config.model.name, config.model.num_keypoints, key=key)
+    with processes.first_ahead("init_from"):  # may be a download
+        variables, report = weights.load(
+            source, config.model.name, config.model.num_keypoints, key=key
+        )
     print(report)
     return variables
 
@@ -318,6 +322,7 @@ def supervised(
         augmentation=transforms.Augmentation(**config.augment),
         drop_remainder=config.drop_remainder,
         multiple_of=shardings.batch.mesh.size * config.batch_parts,
+        rows=functools.partial(devices.rows, shardings),
         threads=config.data.loader_threads,
         patches=source.patches,
         cut=not on_device,
@@ -349,14 +354,14 @@ class Window:
     def add(self, step: int, numbers: dict, index: np.ndarray, waited: float) -> None:
         self._steps.append((step, numbers, index))
         self._waited += waited
-        self._images += len(index)
+        self._images += len(index) * jax.process_count()
 
     def _numbers(self) -> list[dict]:
         """The steps' numbers on the host. Raises NonFiniteLoss."""
         numbers = jax.device_get([n for _, n, _ in self._steps])
         for (step, _, index), values in zip(self._steps, numbers, strict=True):
             if not np.isfinite(values["loss"]):
-                files = [self._animals.image(int(i))["file_name"] for i in index]
+                files = [self._animals.image(int(i))["file_name"] for i in devices.gather(index)]
                 raise NonFiniteLoss(
                     f"the loss is {values['loss']} at step {step}; its batch: {', '.join(files)}"
                 )
@@ -439,9 +444,8 @@ def train(
         epoch, within_epoch = divmod(first - 1, steps_per_epoch)
         # a run that was stopped while its validation animals were predicted
         unscored = bool(latest) and not within_epoch and is_scored(epoch) and latest.ap is None
-        with runlog.RunLog(
-            workdir, step=first - 1, total_steps=total_steps, unscored=unscored
-        ) as log:
+        open_log = runlog.RunLog if processes.is_first() else runlog.NoLog
+        with open_log(workdir, step=first - 1, total_steps=total_steps, unscored=unscored) as log:
             window = Window(animals)
             in_flight: list[Array] = []
 
@@ -449,14 +453,16 @@ def train(
                 log.flush()
                 if all(saved.step != step for saved in checkpoints.saved()):
                     kept = window.stored()
-                    checkpoints.save_stopped(step, state.parts() | {"data": iterator}, window=kept)
+                    checkpoints.save_stopped(step, parts(state, iterator), window=kept)
                 raise stop.Stopped(f"All {step} of {total_steps} steps are saved in {workdir}.")
 
             def score(step: int) -> float:
                 log.show(now="scoring")
                 try:
                     rows = evaluate.predict(
-                        predict_step, state.variables, validation, config, name="validation"
+                        *(predict_step, state.variables, validation, config),
+                        name="validation",
+                        shardings=shardings,
                     )
                 except stop.Stopped:
                     save_and_stop(step)
@@ -468,13 +474,14 @@ def train(
             if unscored:
                 ap = score(first - 1)
                 log.flush()
-                checkpoints.save(first - 1, state.parts() | {"data": iterator}, ap=ap)
+                checkpoints.save(first - 1, parts(state, iterator), ap=ap)
             elif latest:
                 window.restore(checkpoints.window(first - 1))
             log.show(now="compiling")
             for step in range(first, total_steps + 1):
                 batch, waited = next_batch(iterator, in_flight)
                 arrays = {name: batch[name] for name in method.inputs}
+                arrays = devices.split(arrays, shardings)
                 state, numbers = step_fn(at_rate(state, schedule(step - 1)), arrays)
                 window.add(step, numbers, batch["index"], waited)
                 in_flight = [*in_flight[-1:], numbers["loss"]]
@@ -497,9 +504,9 @@ def train(
                     ap = score(step) if is_scored(epoch) else None
                     if ap is not None or epoch % config.checkpoint_every_epochs == 0:
                         log.flush()
-                        checkpoints.save(step, state.parts() | {"data": iterator}, ap=ap)
+                        checkpoints.save(step, parts(state, iterator), ap=ap)
                     window.restart_clock()
-                if stop.requested():
+                if stop.requested(step):
                     save_and_stop(step)
 
 
@@ -511,6 +518,11 @@ def next_batch(iterator: Iterator[dict], in_flight: list[Array]) -> tuple[dict, 
     # If the last queued step is still computing now, the device has not waited at all.
     waited = not in_flight or in_flight[-1].is_ready()
     return batch, seconds if waited else 0.0
+
+
+def parts(state: TrainState, iterator: grain.DatasetIterator) -> dict:
+    """The state of the run as the parts of a checkpoint, see checkpoint.py."""
+    return state.parts() | {"data": iterator.get_state()}
 
 
 def restore_or_init(
@@ -533,5 +545,6 @@ def restore_or_init(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings.replicated),
         jax.eval_shape(lambda variables: init_state(variables, optimizer), shapes),
     )
-    stored = checkpoints.restore(saved[-1].step, abstract.parts() | {"data": iterator})
+    stored = checkpoints.restore(saved[-1].step, abstract.parts() | {"data": None})
+    iterator.set_state(stored["data"])
     return type(abstract).of_parts(stored)

@@ -43,6 +43,11 @@ COMMANDS = {
         *SMALL,
         "--config.init_from=runs/sl",
     ],
+    # test_two_processes, without a cluster
+    "srun --nodes=2 --ntasks-per-node=4 --gpus-per-node=4 python -m ap10k_jax.main "
+    "--config=configs/sl.py --workdir=/shared/sl": ELSEWHERE,
+    'gcloud compute tpus tpu-vm ssh POD --worker=all --command="python -m ap10k_jax.main '
+    '--config=configs/sl.py --workdir=/shared/sl"': ELSEWHERE,
     "python -m ap10k_jax.reproduce --table=all --dry-run": [],
     "python -m ap10k_jax.reproduce --table=6 --manual_dir=DOWNLOADS": ELSEWHERE,  # test_reproduce
     "python -m ap10k_jax.models": [],
