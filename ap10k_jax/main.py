@@ -105,12 +105,15 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     check(config, device_count=shardings.batch.mesh.size)
     full = "make room, and start the same command again; the last checkpoint is kept"
     closed = "choose another --workdir"
-    with disk.trouble(workdir, full=full, closed=closed), rundir.locked(workdir):
+    with disk.trouble(workdir, full=full, closed=closed), contextlib.ExitStack() as held:
+        with processes.first_ahead("--workdir"):
+            if processes.is_first():
+                held.enter_context(rundir.locked(workdir))
         return run_here(config, workdir, shardings)
 
 
 def run_here(config: ConfigDict, workdir: Path, shardings: devices.Shardings) -> dict:
-    """`run`, in a directory that no other process uses."""
+    """`run`, in a directory that no other run uses."""
     rundir.check(workdir, config)
     is_there = (workdir / "checkpoints").is_dir()
     processes.agree(config=config.to_json(), workdir=str(workdir), checkpoints=is_there)

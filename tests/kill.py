@@ -248,7 +248,7 @@ def compare(one: Place, other: Place) -> None:
     for step in steps[0]:
         folders = [place.run / "checkpoints" / str(step) for place in (one, other)]
         jax.tree.map(np.testing.assert_array_equal, *map(arrays, folders))
-        iterators = [(folder / "data" / "process_0-of-1.json").read_text() for folder in folders]
+        iterators = [(folder / "data" / "data.json").read_text() for folder in folders]
         assert iterators[0] == iterators[1]
     exported = [checkpoint.load(place.folder / "exported")[1] for place in (one, other)]
     jax.tree.map(np.testing.assert_array_equal, *exported)

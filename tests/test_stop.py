@@ -46,7 +46,7 @@ def last(workdir):
     """Variables and optimizer state of the last checkpoint, and where its iterator is."""
     folder = workdir / "checkpoints" / str(steps(workdir)[-1])
     arrays = [ocp.load(folder, checkpointable_name=name) for name in ("variables", "optimizer")]
-    return arrays, (folder / "data" / "process_0-of-1.json").read_text()
+    return arrays, (folder / "data" / "data.json").read_text()
 
 
 def signalled(function, count):

@@ -1,6 +1,6 @@
 """Two real processes of four devices each make the run of one process with eight.
 
-Through the real command line, with the tests' tiny network (nano_main.py).
+Through the real command line, with the tests' tiny network (nano.py).
 """
 
 import json
@@ -64,9 +64,10 @@ def command(tmp_path_factory, synthetic_dir):
             }
             output = (folder / f"{workdir.name}-{i}-{len(list(folder.iterdir()))}.txt").open("w+")
             arguments = [f"--{name}={value}" for name, value in options.items()]
-            main, config = ROOT / "tests" / "nano_main.py", ROOT / "configs" / "quickstart.py"
+            nano, config = ROOT / "tests" / "nano.py", ROOT / "configs" / "quickstart.py"
             process = subprocess.Popen(
-                [sys.executable, main, f"--config={config}", f"--workdir={workdir}", *arguments],
+                [sys.executable, nano, "main", f"--config={config}", f"--workdir={workdir}"]
+                + arguments,
                 env=environment,
                 start_new_session=True,
                 stdout=output,
@@ -204,7 +205,7 @@ def test_processes_with_other_command_lines_say_so_and_end(command, tmp_path):
     assert finish(started) == [1, 1], said(started)
     for process in started:
         assert "error: the processes of this run do not see the same config" in process.said()
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 def wait_until(condition, started, seconds=900):
