@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 import tensorflow_datasets as tfds
 import tqdm
 
-from tfds_ap10k import records, sources
+from tfds_ap10k import records, sources, unlabeled
 
 
 class KeypointBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
@@ -72,9 +72,12 @@ class KeypointBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         splits, report = self.read(root)
         self.info.metadata.update(records.metadata(splits, report))
         return {
-            split: records.shards(coco, self.photographs(root), f"writing {split}")
+            split: records.shards(coco, self._folder(root, split), f"writing {split}")
             for split, coco in splits.items()
         }
+
+    def _folder(self, root: sources.Root, split: str) -> sources.Root:
+        return root / unlabeled.FOLDER if split == unlabeled.SPLIT else self.photographs(root)
 
 
 def checking(images: Sequence) -> Iterable:

@@ -17,7 +17,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tfds_ap10k import AnimalPose, Ap10k, CocoKeypoints, annotations, figures, sources, statistics
+from tfds_ap10k import (
+    AnimalPose,
+    Ap10k,
+    CocoKeypoints,
+    annotations,
+    figures,
+    sources,
+    statistics,
+    unlabeled,
+)
 from tfds_ap10k.animal_pose import conversion
 from tfds_ap10k.coco_keypoints import selection
 
@@ -63,6 +72,9 @@ def main() -> int:
         parts, problems = gather(flags.paths, split=flags.split)
         report(problems)
         counts = statistics.count([part.coco for part in parts])
+        others = unlabelled(flags.paths, split=flags.split)
+        if others:
+            counts["unlabeled"] = others
         title = " + ".join(path.name or str(path) for path in flags.paths)
         print(text(counts, title))
         if flags.json:
@@ -147,6 +159,25 @@ def find_files(path: Path, *, split: int) -> list[sources.Root]:
     )
 
 
+def unlabelled(paths: Sequence[Path], *, split: int) -> dict:
+    """Counts of the photographs without annotations that lie beside these, {} if none do."""
+    files = [file for path in paths for file in find_files(path, split=split)]
+    roots = {}
+    for file in files:
+        root = file.parent.parent if file.parent.name == "annotations" else file.parent
+        roots.setdefault(str(root), (root, []))[1].append(file)
+    images, categories = [], {}
+    for root, beside in roots.values():
+        if unlabeled.present(root):
+            declared = [c for file in beside for c in read(file)[0].coco["categories"]]
+            named = {c["id"]: (c["name"], c.get("supercategory") or c["name"]) for c in declared}
+            found = unlabeled.listed(root, named)
+            report(found.problems)
+            images += found.images
+            categories |= named
+    return unlabeled.count(images, categories) if images else {}
+
+
 def read(file: sources.Root) -> tuple[Part, list[annotations.Problem]]:
     """The sound records of a file of any of the three data sets, and what is wrong with others."""
     content, problems = annotations.parse(file)
@@ -219,6 +250,16 @@ def text(counts: Mapping, title: str) -> str:
         f"  fewest: {_listed(tail['smallest'])}",
         f"  none: {textwrap.fill(none, 92, initial_indent=' ' * 8, subsequent_indent=' ' * 8)[8:]}",
     ]
+    if "unlabeled" in counts:
+        others = counts["unlabeled"]
+        lines += [
+            "",
+            f"Besides {others['images']:,} photographs without annotations, of {others['species']} "
+            f"species ({others['of_unknown_species']:,} of unknown species)",
+        ]
+        for family, species in others["per_family"].items():
+            lines.append(f"{family:28}{sum(species.values()):9,}")
+            lines += [f"  {name:26}{n:9,}" for name, n in species.items()]
     return "\n".join(lines)
 
 

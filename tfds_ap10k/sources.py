@@ -19,6 +19,8 @@ https://github.com/AlexTheBad/AP-10K#download (ap-10k.zip, 3.4 GB):
   Baidu Pan     https://pan.baidu.com/s/1tBGHjHIjDBV9Wcwy_Y2pkw (code: 6uz6)
 Put ap-10k.zip into a folder, zipped or unzipped, and name that folder with --manual_dir. It may
 hold ap-10k.zip, a folder ap-10k (or ap10k, AP-10K), or annotations/ and data/ themselves.
+Photographs without keypoints become the split `unlabeled` where they lie beside annotations/, in
+unlabeled/<Family>/<species>/ or as a file unlabeled.json says; see tfds_ap10k/ap10k/README.md.
 
 To try everything without the data, draw a small data set of the same shape with
   python -m tfds_ap10k.synthetic DEST

@@ -3,7 +3,7 @@
 import tensorflow_datasets as tfds
 
 from ap10k_jax import keypoints
-from tfds_ap10k import annotations, builder, sources, taxonomy
+from tfds_ap10k import annotations, builder, sources, taxonomy, unlabeled
 
 FILES = {"train": "train", "validation": "val", "test": "test"}  # TFDS split: part of file name
 
@@ -29,16 +29,21 @@ class Builder(builder.KeypointBuilder):
         )
 
     def read(self, root: sources.Root) -> tuple[dict[str, dict], dict]:
-        return annotations.read(
-            {
-                split: root / "annotations" / f"ap10k-{part}-{self.builder_config.name}.json"
-                for split, part in FILES.items()
-            },
-            folder=self.photographs(root),
-            keypoint_names=keypoints.AP10K.names,
-            categories={species.id: (species.name, species.family) for species in taxonomy.SPECIES},
-            progress=builder.checking,
-        )
+        categories = {species.id: (species.name, species.family) for species in taxonomy.SPECIES}
+
+        def annotated() -> tuple[dict[str, dict], dict]:
+            return annotations.read(
+                {
+                    split: root / "annotations" / f"ap10k-{part}-{self.builder_config.name}.json"
+                    for split, part in FILES.items()
+                },
+                folder=self.photographs(root),
+                keypoint_names=keypoints.AP10K.names,
+                categories=categories,
+                progress=builder.checking,
+            )
+
+        return unlabeled.beside(root, annotated, categories, progress=builder.checking)
 
     def photographs(self, root: sources.Root) -> sources.Root:
         return root / "data"

@@ -7,7 +7,7 @@ from typing import Self
 
 import tensorflow_datasets as tfds
 
-from tfds_ap10k import builder, sources
+from tfds_ap10k import builder, sources, unlabeled
 from tfds_ap10k.own import folder
 
 INSTRUCTIONS = """\
@@ -15,6 +15,8 @@ Photographs of your own need no download. --dataset=own --manual_dir=FOLDER take
   annotations/train.json, val.json and, if there is one, test.json, in COCO's keypoint style;
   or annotations.json, which is divided 7:1:2 within every species
   data/ or images/ with the photographs
+  unlabeled/<family>/<species>/, or unlabeled/ and unlabeled.json, with those that nobody
+  annotated, if there are any: they become the split `unlabeled`
 A category is a species, its `supercategory` the family. All categories declare the same
 `keypoints` (names, as left_ear) and `skeleton`. The data set is called own/NAME, NAME being
 --config, or else the name of the folder.
@@ -101,7 +103,11 @@ class Builder(builder.KeypointBuilder):
         )
 
     def read(self, root: sources.Root) -> tuple[dict[str, dict], dict]:
-        return folder.read(root, progress=builder.checking)
+        def annotated() -> tuple[dict[str, dict], dict]:
+            return folder.read(root, progress=builder.checking)
+
+        categories = folder.declared(root).categories
+        return unlabeled.beside(root, annotated, categories, progress=builder.checking)
 
     def photographs(self, root: sources.Root) -> sources.Root:
         return folder.photographs(root)
