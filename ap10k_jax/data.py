@@ -8,6 +8,7 @@ A batch holds `image` uint8 (b, S, S, 3) RGB, `keypoints` (b, k, 2) in crop pixe
 `animals`. Normalising and drawing the targets is left to the device: they are larger than bytes.
 """
 
+import copy
 import functools
 import hashlib
 import math
@@ -21,6 +22,7 @@ import tensorflow_datasets as tfds
 import tfds_ap10k  # noqa: F401  registers the builders
 from ap10k_jax import keypoints, transforms
 from ap10k_jax.patches import Patches
+from tfds_ap10k import splits
 
 SPLITS = ("train", "validation", "test")
 PAPER_AUGMENTATION = transforms.Augmentation()
@@ -88,12 +90,12 @@ class Animals:
         """
         builder = built(name, data_dir)
         contents = annotations(builder)
-        splits = list(contents) if split == "all" else [split]
-        parts = [contents[part] for part in splits]
-        prints = [builder.info.metadata["fingerprints"][part] for part in splits]
+        wanted = list(contents) if split == "all" else [split]
+        parts = [contents[part] for part in wanted]
+        prints = [builder.info.metadata["fingerprints"][part] for part in wanted]
         # SkipDecoding: the stored bytes come as they are, we decode only what we crop
         decoders = {"image": tfds.decode.SkipDecoding()}
-        sources = [builder.as_data_source(part, decoders=decoders) for part in splits]
+        sources = [builder.as_data_source(part, decoders=decoders) for part in wanted]
         return cls(
             sources[0] if len(sources) == 1 else Joined(sources),
             parts[0] if len(parts) == 1 else joined(parts),
@@ -125,6 +127,13 @@ class Animals:
             "keypoints": np.array(annotation["keypoints"], np.float32).reshape(-1, 3),
             "index": np.int32(index),
         }
+
+    def of_images(self, ids: Collection[int]) -> "Animals":
+        """Those of these animals that are on the images with these ids."""
+        part = copy.copy(self)
+        kept = [i for i, (_, animal) in enumerate(self._index) if animal["image_id"] in ids]
+        part._index, part.places = [self._index[i] for i in kept], self.places[kept]
+        return part
 
     def annotation(self, index: int) -> dict:
         """The COCO record of an animal."""
@@ -205,6 +214,23 @@ def draw(animals: Animals, *, images: int, seed: int) -> dict:
     train, test = order[:images], sorted(order[images:])
     text = "; ".join(" ".join(map(str, part)) for part in (train, test))
     return {"seed": seed, "train": train, "test": test, "sha256": sha256(text)}
+
+
+def few_labels(animals: Animals, *, images: int, seed: int) -> dict:
+    """The images that keep their labels, so many of every species, and those that do not.
+
+    {"images_per_species", "seed", "labelled": ids, "hidden": ids, both ascending, "sha256"}; the
+    hash is as in `draw`. See tfds_ap10k.splits.few_labels. Raises ValueError where none is hidden.
+    """
+    coco = animals.ground_truth()
+    kept = {image["id"] for image in splits.few_labels(coco, images, (seed,))["images"]}
+    labelled = sorted(kept)
+    hidden = sorted({a["image_id"] for a in coco["annotations"]} - kept)
+    if not hidden:
+        raise ValueError(f"no species has more than {images} images: no label is left out")
+    text = "; ".join(" ".join(map(str, part)) for part in (labelled, hidden))
+    numbers = {"images_per_species": images, "seed": seed, "labelled": labelled, "hidden": hidden}
+    return numbers | {"sha256": sha256(text)}
 
 
 def steps_per_epoch(animals: int, batch_size: int, *, drop_remainder: bool) -> int:

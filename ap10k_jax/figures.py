@@ -149,3 +149,40 @@ def curves(runs: Mapping[str, Sequence[Sequence[dict]]]) -> Figure:
         panels[0].set_yscale("log")
     panels[1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.02))
     return figure
+
+
+def pseudo_labels(lines: Sequence[dict], points: int = 60) -> Figure:
+    """How many joints a teacher labelled and how good they were, by step, and its validation AP.
+
+    `lines` are those of metrics.jsonl of a run of semi.py; they are averaged to so many points.
+    """
+    steps = [line for line in lines if line["kind"] == "train" and "pseudo_accepted" in line]
+    figure = Figure(figsize=(10, 3.6))
+    panels = figure.subplots(1, 2, gridspec_kw={"wspace": 0.12}, sharey=True)
+    groups = np.array_split(np.arange(len(steps)), min(points, max(1, len(steps))))
+    for i, (key, label) in enumerate(
+        {
+            "pseudo_accepted": "accepted, of all joints",
+            "pseudo_pck": "accepted joints within PCK 0.1",
+            "pseudo_oks": "accepted joints' OKS",
+            "pseudo_pck_of_all": "all joints within PCK 0.1, unfiltered",
+            "pseudo_unseen": "accepted, but labelled by nobody",
+        }.items()
+    ):
+        drawn = []
+        for group in groups:
+            values = [steps[n][key] for n in group if steps[n][key] is not None]
+            if values:  # without a hidden truth there are none
+                drawn.append((steps[group[-1]]["step"], float(np.mean(values))))
+        if drawn:
+            panels[0].plot(*zip(*drawn, strict=True), color=LINES[i], linewidth=1.4, label=label)
+    scored = [(x["step"], x["AP"]) for x in lines if x["kind"] == "validation"]
+    panels[1].plot(*np.reshape(scored, (-1, 2)).T, ".-", color=OURS, label="teacher's AP")
+    for axis, title in zip(panels, ("pseudo-labels", "validation"), strict=True):
+        axis.set_title(title, fontsize=11)
+        axis.set_xlabel("step")
+        axis.set_ylim(0, 1)
+        axis.grid(color="#e4e4e4", linewidth=0.8)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False, fontsize=8)
+    return figure

@@ -10,6 +10,8 @@ says what each one means. A run started again in its directory goes on where it 
   checkpoints/<step>/               the latest and the best by validation AP
   results.json                      the best checkpoint's AP, per species and family
   draw.json                         the images that config.draw chose
+  labels.json                       those that keep their labels by config.data.labels_per_species
+  pseudo_labels.png                 how good the labels were that config.semi gave the others
   predictions-<split>.json          its keypoints, as COCO results
   animals-<split>.png               its best, median and worst animals
 
@@ -28,6 +30,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from ap10k_jax import (
+    boxes,
     checkpoint,
     codec,
     data,
@@ -43,6 +46,7 @@ from ap10k_jax import (
     resident,
     rundir,
     runlog,
+    semi,
     stop,
     train,
     transforms,
@@ -62,12 +66,24 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "Several hosts: which one 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory; runs/<name of the config>.")
 
 # What the command line turns into a message.
-MISTAKES = (rundir.UserError, AnnotationError, OSError, FloatingPointError)
+MISTAKES = (rundir.UserError, AnnotationError, boxes.BoxFileError, OSError, FloatingPointError)
 # With AP-10K's species and joints; other data sets have their own.
 AP10K_LIKE = ("ap10k/", "animal_pose/")
 LARGEST_BATCH = 65_536  # animals
 MANY = 2**31 - 1  # of steps, which are counted in 32 bits
 # What a number of the config can be: field, smallest, largest.
+AUGMENT_BOUNDS = (
+    ("flip_probability", 0, 1),
+    ("half_body_probability", 0, 1),
+    ("half_body_min_joints", 0, models.MOST_KEYPOINTS),
+    ("half_body_upper_probability", 0, 1),
+    ("half_body_padding", 0.1, 10),
+    ("scale_sigma", 0, 0.99),  # a factor of 1 - sigma must leave something
+    ("rotation_probability", 0, 1),
+    ("rotation_sigma", 0, 360),
+    ("shift_probability", 0, 1),
+    ("shift", 0, 10),
+)
 BOUNDS = (
     ("seed", 0, 2**32 - 1),
     ("epochs", 0, 10**6),
@@ -81,19 +97,22 @@ BOUNDS = (
     ("draw.images", 0, MANY),
     ("draw.shots", 0, MANY),
     ("draw.seed", 0, 2**32 - 1),
-    ("augment.flip_probability", 0, 1),
-    ("augment.half_body_probability", 0, 1),
-    ("augment.half_body_min_joints", 0, models.MOST_KEYPOINTS),
-    ("augment.half_body_upper_probability", 0, 1),
-    ("augment.half_body_padding", 0.1, 10),
-    ("augment.scale_sigma", 0, 0.99),  # a factor of 1 - sigma must leave something
-    ("augment.rotation_probability", 0, 1),
-    ("augment.rotation_sigma", 0, 360),
-    ("augment.shift_probability", 0, 1),
-    ("augment.shift", 0, 10),
+    *((f"augment.{name}", *limits) for name, *limits in AUGMENT_BOUNDS),
     ("optimizer.learning_rate", 1e-12, 10),
     ("optimizer.warmup_steps", 0, MANY),
     ("eval.every_epochs", 0, MANY),
+    ("data.labels_per_species", 0, MANY),
+    ("semi.batch_size", 0, LARGEST_BATCH),
+    ("semi.weight", 0, 10**6),
+    ("semi.ramp_up_steps", 0, MANY),
+    ("semi.ema_decay", 0, 0.999999),  # at 1 the teacher would never learn
+    ("semi.confidence", 0, 100),  # more than 1 accepts hardly anything
+    ("semi.agreement", 1e-6, 10),  # from 2 on no disagreement is too much
+    *((f"semi.weak.{name}", *limits) for name, *limits in AUGMENT_BOUNDS),
+    ("semi.disturbance.contrast", 0, 1),
+    ("semi.disturbance.brightness", 0, 1),
+    ("semi.disturbance.patches", 0, 100),
+    ("semi.disturbance.patch", 0, 1),
 )
 SPECIES_AND_FAMILIES = {*taxonomy.FAMILIES, *(species.name for species in taxonomy.SPECIES)}
 OVERALL = ("AP", "AP50", "AP75", "APM", "APL", "AR")
@@ -146,24 +165,37 @@ def run_here(config: ConfigDict, workdir: Path, shardings: devices.Shardings) ->
 
     training = open_animals(config, "train", config.data.species, drawn)
     validation = open_animals(config, "validation", config.data.species, drawn)
+    hidden = None
+    if config.data.labels_per_species:
+        training, hidden = few_labels(config, workdir, training)
     with mistakes_in("batch_size", config.batch_size):
         data.steps_per_epoch(len(training), config.batch_size, drop_remainder=config.drop_remainder)
     with mistakes_in("eval.splits", config.eval.splits):
         check_unseen(training, {name: scored[name] for name in splits if name == "test"})
+    unlabelled = {}
+    if config.semi.batch_size:
+        with mistakes_in("semi.batch_size", config.semi.batch_size):
+            unlabelled = semi.open_pool(config, hidden, num_keypoints=len(joints))
     with mistakes_in("data.input", config.data.input):
         source = choose_input(config, training, workdir)
     # Only now: a mistake until here can be mended in the same place.
-    opened = {"train": training, "validation": validation, **scored}
+    opened = {"train": training, "validation": validation, **scored, **unlabelled}
     begin(workdir, config, joints, opened, source=source.kind, found=found)
     if source.patches:
         # a photograph that cannot be decoded
         with processes.first_ahead("patches"), mistakes_in("data.name", config.data.name):
             source.patches.fill(threads=config.data.loader_threads)
     passes = train.in_passes(config, len(training))
+    method = train.supervised(passes, training, shardings, source)
+    if unlabelled:
+        sources = list(unlabelled.values())
+        method = semi.mean_teacher(passes, method, sources, shardings, training.keypoint_set)
     train.train(
         *(passes, workdir, module, initial, training, validation, predict_step, shardings),
-        train.supervised(passes, training, shardings, source),
+        method,
     )
+    if unlabelled and processes.is_first():
+        semi.write_curve(workdir)
     _, variables, _ = checkpoint.load(workdir)
     chosen = checkpoint.best(checkpoint.saved_in(workdir))
     return score(config, workdir, scored, predict_step, shardings, variables, step=chosen.step)
@@ -236,6 +268,16 @@ def check(config: ConfigDict, *, device_count: int) -> None:
         text = f"a positive multiple of the number of devices, {device_count}"
         text = text if parts == 1 else f"{text}, times batch_parts={parts}"
         expect(fits, field, f"{text}, at most {LARGEST_BATCH}")
+    alone = not (config.data.labels_per_species and config.draw.images)
+    expect(alone, "data.labels_per_species", "0 where config.draw.images chooses the images")
+    fits = config.semi.batch_size >= 0 and config.semi.batch_size % device_count == 0
+    expect(fits, "semi.batch_size", f"0, or a multiple of the number of devices, {device_count}")
+    if config.semi.batch_size:
+        with_labels_only = "where config.semi.batch_size is set"
+        expect(config.batch_parts == 1, "batch_parts", f"1 {with_labels_only}")
+        expect(not config.model.remat, "model.remat", f"False {with_labels_only}")
+        fits = config.data.input in ("stream", "cache")
+        expect(fits, "data.input", f"stream or cache {with_labels_only}")
     unknown = [s for s in names(config.eval.splits) if s not in data.SPLITS]
     expect(not unknown, "eval.splits", f"comma-separated names out of {', '.join(data.SPLITS)}")
     expect(config.eval.decode in codec.METHODS, "eval.decode", f"one of {', '.join(codec.METHODS)}")
@@ -360,15 +402,30 @@ def draw_images(config: ConfigDict, workdir: Path) -> dict:
     with mistakes_in("draw.images", config.draw.images):
         drawn = data.draw(animals, images=config.draw.images, seed=config.draw.seed)
     drawn["train"] = drawn["train"][: config.draw.shots or None]
-    path = workdir / "draw.json"
-    if path.exists() and rundir.read_json(path, dict) != drawn:
+    write_choice(workdir / "draw.json", drawn)
+    return drawn
+
+
+def few_labels(
+    config: ConfigDict, workdir: Path, training: data.Animals
+) -> tuple[data.Animals, data.Animals]:
+    """The animals that keep their labels and those that do not; written to labels.json."""
+    count = config.data.labels_per_species
+    with mistakes_in("data.labels_per_species", count):
+        chosen = data.few_labels(training, images=count, seed=config.seed)
+    write_choice(workdir / "labels.json", chosen)
+    return training.of_images({*chosen["labelled"]}), training.of_images({*chosen["hidden"]})
+
+
+def write_choice(path: Path, chosen: dict) -> None:
+    """Write which images a run uses; UserError if it has begun with others."""
+    if path.exists() and rundir.read_json(path, dict) != chosen:
         raise rundir.UserError(
             f"{path} names other images: the data set has changed since; delete the run"
         )
     if processes.is_first():
-        workdir.mkdir(parents=True, exist_ok=True)
-        rundir.write_json(path, drawn)
-    return drawn
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rundir.write_json(path, chosen)
 
 
 def prepare_data(config: ConfigDict) -> None:

@@ -8,7 +8,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from ap10k_jax import transforms
+from ap10k_jax import pool, transforms
 
 
 def get_config() -> ConfigDict:
@@ -50,6 +50,9 @@ def get_config() -> ConfigDict:
     config.data.manual_dir = ""  # the downloaded AP-10K, or your folder, if it is still to be built
     config.data.synthetic_images = 0  # > 0: draw that many synthetic photographs in place of AP-10K
     config.data.species = ""  # comma-separated species and families to train on; "": all
+    # > 0: of every species only so many images of train keep their labels, drawn from config.seed;
+    # labels.json in the run's directory names them. The others can be learnt from by config.semi.
+    config.data.labels_per_species = 0
     config.data.image_size = 256  # side of the square crop in pixels; heatmaps have a quarter
     config.data.max_animals = 0  # > 0: only the first so many of every split (overfitting checks)
     config.data.loader_threads = 4
@@ -65,6 +68,26 @@ def get_config() -> ConfigDict:
     config.draw.images = 0  # > 0: so many images of all splits to train on; `test` is all others
     config.draw.shots = 0  # > 0: of those only the first so many to train on
     config.draw.seed = 0  # which images they are follows from it and from the images' ids
+
+    # Learning from animals without labels, too, by a mean teacher (ap10k_jax/semi.py): those whose
+    # labels are left out, and the split `unlabeled` where the data set has one.
+    config.semi = ConfigDict()
+    config.semi.batch_size = (
+        0  # animals a step beside the labelled ones; 0: none, all of this is off
+    )
+    config.semi.weight = 1.0  # of their loss; 0: they only pass BatchNorm, the teacher averages
+    config.semi.ramp_up_steps = 500  # in which the weight grows: the first teacher knows little
+    config.semi.ema_decay = 0.999  # of the teacher a step, an average over about 1000 steps
+    config.semi.confidence = 0.5  # least peak of a pseudo-label's heatmap; that of a target is 1
+    # Largest distance between what a crop and its mirror image say, as a share of the crop's side.
+    config.semi.agreement = 0.04  # 10 pixels of 256, 2.5 cells of its heatmap
+    # Boxes of the split `unlabeled`: COCO, MegaDetector or CSV, see ap10k_jax/boxes.py. "": each
+    # photograph as a whole is one animal, which is all that is known.
+    config.semi.boxes = ""
+    # The teacher's view is almost upright, as what it was taught is on average; the student's is
+    # that of config.augment (half bodies apart: they would need labels), disturbed.
+    config.semi.weak = ConfigDict(dataclasses.asdict(pool.WEAK))
+    config.semi.disturbance = ConfigDict(dataclasses.asdict(pool.Disturbance()))
 
     # Zeros turn augmentation off. The two slips of the reference that shaped the published numbers
     # are kept, see ap10k_jax.transforms.Augmentation.

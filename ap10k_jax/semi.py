@@ -1,0 +1,343 @@
+"""Learning from few labels and many photographs: a mean teacher with pseudo-labels.
+
+The student is trained; the teacher is the running average of its weights and BatchNorm statistics
+(Tarvainen and Valpola, 2017), and the teacher is what is scored, kept as `variables` in checkpoints
+and loaded by `checkpoint.load`. In one step, compiled as a whole,
+
+1. the teacher looks at the weak view of animals without labels and at its mirror image; the mean of
+   the two is decoded into pseudo-labels, joint by joint;
+2. a joint is accepted if the mean's peak is at least `confidence` high and the two views decode to
+   places less than `agreement` apart;
+3. accepted joints are taken to the strong view by the matrix between the crops, and drawn as
+   targets there, as true labels are: a warped heatmap would be a blurred one;
+4. the student's loss is that on the labelled animals plus a weight, which grows over the first
+   steps, times that on the strong views.
+
+The student sees labelled animals and strong views in one batch, so BatchNorm's statistics are of
+both: a few dozen labelled animals alone would make statistics of their own, and the teacher, which
+uses the averaged ones, has to look at the others. Where the truth of an animal is known but hidden
+it measures the accepted joints, and nothing else.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import flax
+import flax.linen as nn
+import grain
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, UInt8
+from ml_collections import ConfigDict
+
+from ap10k_jax import (
+    codec,
+    data,
+    devices,
+    evaluate,
+    figures,
+    keypoints,
+    losses,
+    metrics,
+    pool,
+    precision,
+    runlog,
+    train,
+    transforms,
+)
+
+PCK = 0.1  # of the side of a square with the box's area: a joint closer to the truth is right
+
+
+@flax.struct.dataclass
+class SemiState:
+    step: Int[Array, ""]  # steps taken
+    params: dict  # the student's
+    batch_stats: dict
+    opt_state: optax.OptState
+    teacher: dict  # {'params', 'batch_stats'}
+
+    @property
+    def variables(self) -> dict:
+        """The teacher's: what is scored, and what a notebook loads."""
+        return self.teacher
+
+    def parts(self) -> dict:
+        """The state as the parts of a checkpoint, see checkpoint.py."""
+        return {
+            "variables": self.teacher,
+            "student": {"params": self.params, "batch_stats": self.batch_stats},
+            "optimizer": {"step": self.step, "opt_state": self.opt_state},
+        }
+
+    @classmethod
+    def of_parts(cls, parts: dict) -> "SemiState":
+        return cls(**parts["student"], **parts["optimizer"], teacher=parts["variables"])
+
+
+def init_state(variables: dict, optimizer: optax.GradientTransformation) -> SemiState:
+    """Student and teacher start alike."""
+    start = train.init_state(variables, optimizer)
+    return SemiState(
+        start.step, start.params, start.batch_stats, start.opt_state, teacher=start.variables
+    )
+
+
+def ramp_up(step: Int[Array, ""], *, weight: float, steps: int) -> Float[Array, ""]:
+    """The weight of the pseudo-labels' loss: exp(-5 (1 - t)^2) of it at the share t of the steps.
+
+    As in Laine and Aila (2017): the first teacher knows little.
+    """
+    share = jnp.clip(step / max(steps, 1), 0, 1) if steps else 1.0
+    return weight * jnp.exp(-5 * (1 - share) ** 2)
+
+
+def ema_decay(step: Int[Array, ""], *, decay: float) -> Float[Array, ""]:
+    """How much of the teacher is kept: (1 + n) / (10 + n) after n steps, until that is `decay`.
+
+    With `decay` from the start the teacher would keep the random weights for 1 / (1 - decay) steps.
+    """
+    return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+
+
+def averaged(teacher: dict, student: dict, decay: Float[Array, ""]) -> dict:
+    """The teacher after a step of the student."""
+    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, teacher, student)
+
+
+def pseudo_labels(
+    teacher: dict,
+    images: UInt8[Array, "b H W 3"],
+    *,
+    module: nn.Module,
+    pairs: Sequence[tuple[int, int]],
+    confidence: float,
+    agreement: float,
+) -> tuple[Float[Array, "b k 2"], Bool[Array, "b k"]]:
+    """What the teacher sees, in crop pixels, and which joints are accepted.
+
+    `confidence` is the least height of a peak (a target's is 1), `agreement` the largest distance
+    between what the crop and its mirror image decode to, as a share of the crop's side.
+    """
+    inputs = evaluate.normalize(images)
+    heatmaps = module.apply(teacher, jnp.concatenate([inputs, inputs[:, :, ::-1]]), train=False)
+    stride = images.shape[1] / heatmaps.shape[1]
+    plain, mirrored = jnp.split(heatmaps.astype(jnp.float32), 2)
+    mirrored = codec.flip_back(mirrored, pairs=pairs)
+    points, scores = codec.decode((plain + mirrored) / 2, stride=stride)
+    (a, _), (b, _) = (codec.decode(view, stride=stride) for view in (plain, mirrored))
+    apart = jnp.linalg.norm(a - b, axis=-1) / images.shape[1]
+    return points, (scores >= confidence) & (apart <= agreement)
+
+
+def to_strong(
+    points: Float[Array, "b k 2"],
+    accepted: Bool[Array, "b k"],
+    matrix: Float[Array, "b 2 3"],
+    exchanged: Bool[Array, " b"],
+    *,
+    pairs: Sequence[tuple[int, int]],
+) -> tuple[Float[Array, "b k 2"], Bool[Array, "b k"]]:
+    """Joints of the weak crop in pixels of the strong one, left and right exchanged as it says."""
+    # sums of products, and not a matrix product: no TF32 or bfloat16 in coordinates
+    moved = (points[:, :, None, :] * matrix[:, None, :, :2]).sum(-1) + matrix[:, None, :, 2]
+    order = keypoints.mirror_order(pairs, points.shape[1])
+    return (
+        jnp.where(exchanged[:, None, None], moved[:, order], moved),
+        jnp.where(exchanged[:, None], accepted[:, order], accepted),
+    )
+
+
+def quality(
+    points: Float[Array, "b k 2"],
+    accepted: Bool[Array, "b k"],
+    unlabelled: dict,
+    *,
+    sigmas: Sequence[float],
+) -> dict[str, Float[Array, "2"]]:
+    """How good pseudo-labels are, as (sum, count) pairs over the joints of a batch.
+
+    `accepted` of all joints. Against the hidden truth, where there is one: `pck` and `oks` (each
+    joint's term of OKS) of the accepted joints, `pck_of_all` without the filters, and `unseen`, the
+    share of the accepted joints that no person has labelled on those animals.
+    """
+    known = unlabelled["truth_weights"] > 0
+    animal = jnp.any(known, axis=1, keepdims=True)  # one with a hidden truth
+    squared = jnp.sum(jnp.square(points - unlabelled["truth"]), axis=-1)
+    area = unlabelled["area"][:, None]
+    right = squared <= PCK**2 * area
+    similarity = jnp.exp(-squared / jnp.square(2 * jnp.asarray(sigmas)) / area / 2)
+
+    def pair(value: Array, among: Array) -> Float[Array, "2"]:
+        among = jnp.broadcast_to(among, value.shape)
+        return jnp.stack([jnp.sum(value * among), jnp.sum(among)]).astype(jnp.float32)
+
+    return {
+        "pseudo_accepted": pair(accepted, jnp.ones_like(accepted)),
+        "pseudo_pck": pair(right, accepted & known),
+        "pseudo_oks": pair(similarity, accepted & known),
+        "pseudo_pck_of_all": pair(right, known),
+        "pseudo_unseen": pair(~known, accepted & animal),
+    }
+
+
+def semi_step(
+    state: SemiState,
+    batch: dict,
+    *,
+    module: nn.Module,
+    optimizer: optax.GradientTransformation,
+    settings: ConfigDict,
+    joints: keypoints.KeypointSet = keypoints.AP10K,
+    sigmas: Sequence[float] = keypoints.AP10K.sigmas,
+) -> tuple[SemiState, dict]:
+    """The state after one step, and the step's numbers.
+
+    batch: `image`, `keypoints`, `weights` as train.train_step's, and `unlabeled`, a batch of
+    pool.py. `settings` is config.semi.
+    """
+    unlabelled = batch["unlabeled"]
+    points, accepted = pseudo_labels(
+        state.teacher,
+        unlabelled["weak"],
+        module=module,
+        pairs=joints.pairs,
+        confidence=settings.confidence,
+        agreement=settings.agreement,
+    )
+    moved, taught = to_strong(
+        *(points, accepted, unlabelled["to_strong"], unlabelled["exchanged"]), pairs=joints.pairs
+    )
+    images = evaluate.normalize(jnp.concatenate([batch["image"], unlabelled["strong"]]))
+    points_of = jnp.concatenate([batch["keypoints"], moved])
+    weights_of = jnp.concatenate([batch["weights"], taught.astype(jnp.float32)])
+    labelled = len(batch["image"])
+    weight = ramp_up(state.step, weight=settings.weight, steps=settings.ramp_up_steps)
+
+    factor = precision.loss_factor(state.opt_state)
+
+    def loss_fn(params):
+        heatmaps, updated = module.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        stacks = heatmaps if isinstance(heatmaps, list) else [heatmaps]
+        h, w = stacks[0].shape[1:3]
+        target, weights = codec.encode(
+            points_of, weights_of, size=(w, h), stride=images.shape[2] / w
+        )
+        parts = [
+            sum(losses.heatmap_mse(s[part], target[part], weights[part]) for s in stacks)
+            for part in (slice(None, labelled), slice(labelled, None))
+        ]
+        loss = parts[0] + weight * parts[1]
+        return loss * factor, (loss, parts, updated["batch_stats"])
+
+    gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+    (_, (loss, parts, batch_stats)), gradient = gradient_fn(state.params)
+    gradient, _ = train.flat(gradient)
+    vector, as_tree = train.flat(state.params)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, vector)
+    vector = optax.apply_updates(vector, updates)
+    params = as_tree(vector)
+    decay = ema_decay(state.step, decay=settings.ema_decay)
+    student = {"params": params, "batch_stats": batch_stats}
+    numbers = {
+        "loss": loss,
+        "loss_on_labels": parts[0],
+        "loss_on_pseudo_labels": parts[1],
+        "pseudo_weight": weight,
+        "gradient_norm": optax.tree.norm(precision.unscaled(gradient, state.opt_state)),
+        "update_norm": optax.tree.norm(updates),
+        "weight_norm": optax.tree.norm(vector),
+    }
+    numbers |= quality(points, accepted, unlabelled, sigmas=sigmas)
+    teacher = averaged(state.teacher, student, decay)
+    return SemiState(state.step + 1, params, batch_stats, opt_state, teacher), numbers
+
+
+def mean_teacher(
+    config: ConfigDict,
+    usual: train.Method,
+    sources: Sequence[Sequence[dict]],
+    shardings: devices.Shardings,
+    joints: keypoints.KeypointSet,
+) -> train.Method:
+    """Learning from what `usual` reads and from the animals of pool.py's sources."""
+    settings = config.semi
+    sigmas = metrics.sigmas_of(joints, config.eval.sigmas)[1]
+    unlabelled = pool.batches(
+        sources,
+        batch_size=settings.batch_size,
+        seed=config.seed,
+        image_size=config.data.image_size,
+        weak=transforms.Augmentation(**settings.weak),
+        strong=transforms.Augmentation(**config.augment),
+        disturbance=pool.Disturbance(**settings.disturbance),
+        keypoint_set=joints,
+        threads=config.data.loader_threads,
+    )
+    together = grain.experimental.ZipIterDataset([usual.batches, unlabelled])
+    batches = together.map(lambda pair: pair[0] | {"unlabeled": pair[1]})
+
+    def make_step(
+        module: nn.Module, optimizer: optax.GradientTransformation, shardings: devices.Shardings
+    ) -> Callable:
+        def step(state: SemiState, batch: dict) -> tuple[SemiState, dict]:
+            return semi_step(
+                *(state, batch),
+                module=module,
+                optimizer=optimizer,
+                settings=settings,
+                joints=joints,
+                sigmas=sigmas,
+            )
+
+        return jax.jit(
+            step,
+            in_shardings=(shardings.replicated, shardings.batch),
+            out_shardings=(shardings.replicated, shardings.replicated),
+            donate_argnums=0,
+            compiler_options=devices.compiler_options(shardings),
+        )
+
+    return train.Method(batches, (*usual.inputs, "unlabeled"), init_state, make_step)
+
+
+def open_pool(
+    config: ConfigDict, hidden: data.Animals | None, *, num_keypoints: int
+) -> dict[str, Sequence[dict]]:
+    """The sources of animals without labels: train's hidden ones, and the split `unlabeled`.
+
+    Raises ValueError where there is none at all, and boxes.BoxFileError.
+    """
+    sources = {} if hidden is None else {"hidden": hidden}
+    photographs = pool.Photographs.open(
+        config.data.name,
+        data_dir=config.data.dir,
+        box_file=config.semi.boxes,
+        num_keypoints=num_keypoints,
+    )
+    if photographs is not None:
+        for reason, count in photographs.left_out.items():
+            if count:
+                print(f"{count} photographs of the split unlabeled are left out: {reason}")
+        sources["unlabeled"] = photographs
+    sources = {name: source for name, source in sources.items() if len(source)}
+    if not sources:
+        raise ValueError(
+            f"{config.data.name} has no animals without labels: no split unlabeled (python -m "
+            "tfds_ap10k.build --help says how it gets one), and config.data.labels_per_species "
+            "hides none"
+        )
+    return sources
+
+
+def write_curve(workdir: Path) -> None:
+    """Draw pseudo_labels.png from the run's metrics.jsonl."""
+    lines = runlog.read(workdir / "metrics.jsonl")
+    png = figures.png(figures.pseudo_labels(lines))
+    (workdir / "pseudo_labels.png").write_bytes(png)
