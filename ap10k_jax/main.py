@@ -272,6 +272,8 @@ def check(config: ConfigDict, *, device_count: int) -> None:
     expect(alone, "data.labels_per_species", "0 where config.draw.images chooses the images")
     fits = config.semi.batch_size >= 0 and config.semi.batch_size % device_count == 0
     expect(fits, "semi.batch_size", f"0, or a multiple of the number of devices, {device_count}")
+    alone = jax.process_count() == 1 or not config.semi.batch_size
+    expect(alone, "semi.batch_size", "0 where processes share a run: they do not divide the pool")
     if config.semi.batch_size:
         with_labels_only = "where config.semi.batch_size is set"
         expect(config.batch_parts == 1, "batch_parts", f"1 {with_labels_only}")

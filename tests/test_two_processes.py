@@ -65,9 +65,9 @@ def command(tmp_path_factory, synthetic_dir):
             output = (folder / f"{workdir.name}-{i}-{len(list(folder.iterdir()))}.txt").open("w+")
             arguments = [f"--{name}={value}" for name, value in options.items()]
             nano, config = ROOT / "tests" / "nano.py", ROOT / "configs" / "quickstart.py"
+            rest = [f"--workdir={workdir}", *arguments]
             process = subprocess.Popen(
-                [sys.executable, nano, "main", f"--config={config}", f"--workdir={workdir}"]
-                + arguments,
+                [sys.executable, nano, "main", f"--config={config}", *rest],
                 env=environment,
                 start_new_session=True,
                 stdout=output,
