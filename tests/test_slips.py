@@ -290,7 +290,7 @@ def test_a_batch_that_is_lost_on_the_way_is_refused(animals, config, monkeypatch
     def step(variables, images):
         return np.zeros((len(images), 17, 3), np.float32)
 
-    config.eval.batch_size = 2
+    config.eval.batch_size = 8  # one for each device
     assert len(evaluate.predict(step, {}, animals, config, name="test")) == len(animals)
     monkeypatch.setattr(data, "eval_batches", lossy)
     with pytest.raises(RuntimeError, match=rf"test: \d+ predictions for {len(animals)} animals"):
