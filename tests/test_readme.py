@@ -43,6 +43,9 @@ COMMANDS = {
         *SMALL,
         "--config.init_from=runs/sl",
     ],
+    # test_semi; 48 drawings are too few for 5 of a species and others
+    "python -m ap10k_jax.main --config=configs/few_label.py:5,quickstart": ELSEWHERE,
+    "python -m ap10k_jax.main --config=configs/semi.py:5,quickstart": ELSEWHERE,
     # test_two_processes, without a cluster
     "srun --nodes=2 --ntasks-per-node=4 --gpus-per-node=4 python -m ap10k_jax.main "
     "--config=configs/sl.py --workdir=/shared/sl": ELSEWHERE,
