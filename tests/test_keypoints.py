@@ -66,6 +66,43 @@ def test_coco_person_has_the_official_order():
     assert list(keypoints.COCO_PERSON.names) == names
 
 
+@pytest.mark.parametrize("joints", SETS.values(), ids=SETS)
+def test_no_limb_is_drawn_twice_nor_ends_where_it_begins(joints):
+    limbs = [frozenset(limb) for limb in joints.skeleton]
+    assert len(set(limbs)) == len(limbs)
+    assert all(len(limb) == 2 for limb in limbs)
+
+
+def limbs_by_name(joints, limbs, first=0):
+    """Sets of two names; the numbers of `limbs` begin with `first`."""
+    return {frozenset(joints.names[i - first] for i in limb) for limb in limbs}
+
+
+def test_limbs_of_animal_pose_are_the_official_ones_and_what_joins_legs_and_head_to_the_back():
+    category = json.loads(shared("data/animal_pose/keypoints.json").read_text())["categories"][0]
+    joints = keypoints.ANIMAL_POSE
+    added = [("throat", "withers")]
+    added += [("withers", f"{side}_front_elbow") for side in ("left", "right")]
+    added += [("tail_base", f"{side}_back_elbow") for side in ("left", "right")]
+    official = limbs_by_name(joints, category["skeleton"])
+    assert limbs_by_name(joints, joints.skeleton) == official | set(map(frozenset, added))
+
+
+def test_limbs_of_persons_are_the_official_ones_but_between_the_eyes_and_from_ears_to_shoulders():
+    category = json.loads(shared("data/coco_person/test_coco.json").read_text())["categories"][0]
+    joints = keypoints.COCO_PERSON
+    without = [("left_eye", "right_eye")]
+    without += [(f"{side}_ear", f"{side}_shoulder") for side in ("left", "right")]
+    official = limbs_by_name(joints, category["skeleton"], first=1)
+    assert set(map(frozenset, without)) < official
+    assert limbs_by_name(joints, joints.skeleton) == official - set(map(frozenset, without))
+
+
+def test_joints_without_an_upper_body_and_sigmas_have_none():
+    joints = keypoints.KeypointSet(("a", "b"), (), ())
+    assert joints.upper_body == joints.sigmas == ()
+
+
 def test_corrected_sigmas_are_equal_left_and_right_and_the_papers_are_not():
     # The paper's vector is in COCO's order of joints: that is the mistake which was corrected.
     mirror = keypoints.mirror_order(keypoints.AP10K.pairs, 17)
@@ -257,6 +294,7 @@ def test_sides_are_found_however_they_are_written(left, right):
         ("left_right_middle", "right_left_middle"),
         ("tail", "root"),
         ("spine+", "spine-"),  # no sides: that only signs tell them apart is no matter
+        ("upper spine+", "upper spine-"),
     ],
 )
 def test_what_is_no_pair_is_not_paired(names):

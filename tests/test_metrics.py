@@ -117,7 +117,13 @@ def test_one_category_for_all_ruins_ap_and_is_counted():
     # The slip that has been made in public: right joints, every animal called an antelope.
     annotations = coco(THREE_SPECIES)
     predictions = [p | {"category_id": 1} for p in truth_as_predictions(annotations)]
-    result = metrics.evaluate(annotations, predictions)
+    message = (
+        "^3 of 5 predictions have another category than the annotation whose box was used: AP, the "
+        "mean over species, counts them as wrong animals$"
+    )
+    with pytest.warns(UserWarning, match=message) as warned:
+        result = metrics.evaluate(annotations, predictions)
+    assert warned[0].filename == __file__  # who passed them in is named
     assert result["AP"] <= 1 / 3
     assert result["per_species"]["cow"] == result["per_species"]["dog"] == 0
     assert result["num_wrong_category"] == 3
@@ -159,6 +165,7 @@ def test_one_labelled_joint_makes_an_animal():
 def test_instance_view_makes_all_species_one_and_changes_nothing_it_is_given():
     # Four antelopes right, the only dog wrong. Precision 1 up to recall 0.8: 81 of 101 recalls.
     annotations = coco([(1, 1, BOX), (2, 1, BOX), (3, 1, BOX), (4, 1, BOX), (5, 8, BOX)])
+    annotations["categories"].reverse()  # whichever comes first becomes number 1
     annotations["categories"][0]["keypoints"] = list(keypoints.AP10K.names)
     predictions = truth_as_predictions(annotations)
     predictions[-1]["keypoints"] = predictions[-1]["keypoints"] + [300, 0, -0.5]
@@ -269,7 +276,9 @@ def test_what_a_prediction_lacks_is_named_and_ends_nothing():
         metrics.evaluate(annotations, predictions)
 
 
-@pytest.mark.parametrize(("wrong", "more"), [(20, ""), (23, "\n... and 3 more")])
+@pytest.mark.parametrize(
+    ("wrong", "more"), [(20, ""), (21, "\n... and 1 more"), (23, "\n... and 3 more")]
+)
 def test_twenty_problems_are_listed_and_the_others_counted(wrong, more):
     annotations = coco([(i, 1, BOX) for i in range(1, wrong + 1)])
     predictions = [p | {"category_id": 999} for p in truth_as_predictions(annotations)]
@@ -280,7 +289,7 @@ def test_twenty_problems_are_listed_and_the_others_counted(wrong, more):
 
 
 def test_no_predictions_are_refused():
-    with pytest.raises(ValueError, match="no predictions"):
+    with pytest.raises(ValueError, match=r"^cannot evaluate:\nthere are no predictions$"):
         metrics.evaluate(coco(THREE_SPECIES), [])
 
 
@@ -345,10 +354,19 @@ def test_nms_threshold_is_inclusive():
     assert keep == {similarity: [1, 0], 0.5: [1]}
 
 
+def test_oks_of_whole_numbers_goes_below_zero():
+    truth, predicted = np.full((2, 17, 2), [[[3]], [[200]]], np.uint8)
+    expected = metrics.oks(truth.astype(float), predicted.astype(float), 1e6)
+    assert metrics.oks(truth, predicted, 1000000) == expected == metrics.oks(predicted, truth, 1e6)
+
+
 def test_nms_keeps_poses_of_equal_score_from_the_last_to_the_first():
     # many, for sorting may be stable for a few by chance
     poses = np.arange(40)[:, None, None] * 1e4 + np.zeros((17, 2))
     assert metrics.oks_nms(poses, np.ones(40), np.full(40, 100.0)) == [*range(39, -1, -1)]
+    scores = np.random.default_rng(0).choice([0.25, 0.5, 0.75], 40)
+    expected = sorted(range(40), key=lambda i: (scores[i], i), reverse=True)
+    assert metrics.oks_nms(poses, scores, np.full(40, 100.0)) == expected
 
 
 def test_nms_measures_with_the_mean_of_both_areas():
@@ -415,6 +433,13 @@ def test_nms_measures_with_the_sigmas_of_the_evaluation():
     annotations, predictions = twins((100, 100, 100, 100), lambda pose: pose + wider * [20, 0])
     results = {s: metrics.evaluate(annotations, predictions, sigmas=s) for s in metrics.SIGMAS}
     assert {s: result["AR"] for s, result in results.items()} == {"corrected": 1, "paper": 0.5}
+
+
+def test_nms_measures_places_not_scores():
+    # One small pose twice, the second of little certainty: still the same animal.
+    annotations, predictions = twins((100, 100, 4, 4), lambda pose: pose)
+    predictions[1]["keypoints"][:, 2] = 0.1
+    assert metrics.evaluate(annotations, predictions)["AR"] == pytest.approx(0.5)
 
 
 def four_joints(**declared):
@@ -488,3 +513,10 @@ def test_score_is_the_mean_of_confident_joints():
     scores[:4, 2] = 0.2, 0.21, 0.5, 0.9
     assert metrics.instance_score(scores) == pytest.approx((0.21 + 0.5 + 0.9) / 3)
     assert metrics.instance_score(np.zeros((17, 3))) == 0
+
+
+def test_scores_are_averaged_in_double_precision():
+    scores = np.random.default_rng(0).uniform(0.3, 1, (17, 3)).astype(np.float32)
+    expected = np.mean(scores[:, 2].astype(float))
+    assert expected != np.mean(scores[:, 2])
+    assert metrics.instance_score(scores) == expected
