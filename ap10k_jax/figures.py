@@ -157,8 +157,8 @@ def pseudo_labels(lines: Sequence[dict], points: int = 60) -> Figure:
     `lines` are those of metrics.jsonl of a run of semi.py; they are averaged to so many points.
     """
     steps = [line for line in lines if line["kind"] == "train" and "pseudo_accepted" in line]
-    figure = Figure(figsize=(10, 3.6))
-    panels = figure.subplots(1, 2, gridspec_kw={"wspace": 0.12}, sharey=True)
+    figure = Figure(figsize=(10, 4.4))
+    panels = figure.subplots(1, 2, gridspec_kw={"wspace": 0.12, "bottom": 0.34}, sharey=True)
     groups = np.array_split(np.arange(len(steps)), min(points, max(1, len(steps))))
     for i, (key, label) in enumerate(
         {
@@ -184,5 +184,7 @@ def pseudo_labels(lines: Sequence[dict], points: int = 60) -> Figure:
         axis.set_ylim(0, 1)
         axis.grid(color="#e4e4e4", linewidth=0.8)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(  # below the axes: there is no corner that no curve reaches
+            loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, frameon=False, fontsize=8
+        )
     return figure

@@ -45,7 +45,7 @@ FORMAT = 1  # of the cache; raise it whenever hashes or thumbnails are made in a
 PACKAGES = ("imagehash", "faiss")  # of the extra `curate`
 BATCH = 256  # photographs between two writes to the cache
 QUERIES = 2048  # hashes looked up at a time: bounds the memory that their neighbours take
-PAIRS = 16_384  # whose grey values are compared at a time
+PAIRS = 4096  # whose grey values are compared at a time
 
 
 class Fingerprints(NamedTuple):
@@ -271,12 +271,15 @@ def correlations(
     left: View, right: View, pairs: Int[np.ndarray, "p 3"]
 ) -> Float[np.ndarray, "p 3"]:
     """Of whole with whole, of the first's inner part with the whole second, and the other way."""
-    rows = []
-    for start in range(0, len(pairs), PAIRS):
+
+    def of_part(start: int) -> Float[np.ndarray, "p 3"]:
         first, second = pairs[start : start + PAIRS, :2].T
         whole, other_whole = left.whole[first], right.whole[second]
         sides = (whole, other_whole), (left.inner[first], other_whole), (whole, right.inner[second])
-        rows.append(np.stack([np.einsum("pi,pi->p", a, b) for a, b in sides], axis=1))
+        return np.stack([np.einsum("pi,pi->p", a, b) for a, b in sides], axis=1)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy leaves the lock alone in all of it
+        rows = list(pool.map(of_part, range(0, len(pairs), PAIRS)))
     return np.concatenate(rows) if rows else np.zeros((0, 3), np.float32)
 
 
