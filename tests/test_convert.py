@@ -113,7 +113,7 @@ def test_imagenet_resnet_leaves_the_head_to_its_own_initialisation(resnet18):
 @pytest.mark.parametrize("classifier", ["head", "classifier"])
 def test_imagenet_hrnet_keeps_only_what_a_pose_network_has(classifier):
     """The authors' and timm's files: no prefix, classification parts, every output of stage 4."""
-    file = only(state_dict("hrnet_w32"), "backbone.")
+    file = only(made_up("hrnet_tiny"), "backbone.")
     extra = [
         "incre_modules.0.0.conv1.weight",
         "downsamp_modules.2.0.weight",
@@ -124,7 +124,7 @@ def test_imagenet_hrnet_keeps_only_what_a_pose_network_has(classifier):
         f"{classifier}.weight",
     ]
     file |= {name: np.ones(3) for name in extra}
-    _, report = convert.from_torch(file, "hrnet_w32")
+    _, report = convert.from_torch(file, "hrnet_tiny")
     assert report.ignored == extra
     assert set(report.missing) == {"head.final_layer.weight", "head.final_layer.bias"}
     assert all(report.reasons[name] for name in extra)

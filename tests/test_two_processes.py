@@ -32,6 +32,9 @@ FIELDS = {
     "eval.every_epochs": 1,
     "eval.batch_size": 16,
     "log_every_steps": 1,
+    # Adam's first steps are +-rate even where the gradient is rounding, which differs between one
+    # process and two: with the usual rate they part within ten steps, with this one not.
+    "optimizer.learning_rate": 1e-6,
     "optimizer.warmup_steps": 2,
 }
 # The steps need not be fast here: without LLVM's optimisations they compile in half the time.
@@ -128,8 +131,11 @@ def test_two_processes_log_the_numbers_of_one(whole):
     ]
     for a, b in zip(ours, theirs, strict=True):
         for name in b.keys() - {*TIMES, "step", "kind"}:
-            # sums over devices are taken in another order
-            assert a[name] == pytest.approx(b[name], rel=1e-3, abs=1e-6, nan_ok=True), (name, a, b)
+            expected = b[name]
+            if isinstance(expected, float):  # sums over devices are taken in another order
+                near = 3e-2 if name in ("gradient_norm", "update_norm") else 1e-4
+                expected = pytest.approx(expected, rel=near, abs=1e-6, nan_ok=True)
+            assert a[name] == expected, (name, a, b)
 
 
 def test_two_processes_leave_the_files_of_one(whole):
