@@ -9,6 +9,7 @@ infinite: that step is skipped and the factor halved; after GROW_AFTER good step
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
@@ -38,7 +39,8 @@ def scaled(optimizer: optax.GradientTransformation) -> optax.GradientTransformat
     def update(
         gradient: optax.Updates, state: ScaledState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, ScaledState]:
-        updates, inner = careful.update(unscaled(gradient, state), state.inner, params)
+        unscaled = jax.tree.map(lambda g: g / state.factor, gradient)
+        updates, inner = careful.update(unscaled, state.inner, params)
         good_steps = jnp.where(inner.last_finite, state.good_steps + 1, 0)
         grow = good_steps == GROW_AFTER
         change = jnp.where(inner.last_finite, jnp.where(grow, 2.0, 1.0), 0.5)
@@ -50,9 +52,4 @@ def scaled(optimizer: optax.GradientTransformation) -> optax.GradientTransformat
 
 def loss_factor(state: optax.OptState) -> Float[Array, ""] | float:
     """What the loss is to be multiplied by: 1 unless the optimizer is a `scaled` one."""
-    return state.factor if isinstance(state, ScaledState) else 1.0
-
-
-def unscaled(gradient: Float[Array, " n"], state: optax.OptState) -> Float[Array, " n"]:
-    """The gradient of the loss itself."""
-    return gradient / loss_factor(state)
+    return optax.tree.get(state, "factor", 1.0)

@@ -238,11 +238,8 @@ def semi_step(
 
     gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
     (_, (loss, parts, batch_stats)), gradient = gradient_fn(state.params)
-    gradient, _ = train.flat(gradient)
-    vector, as_tree = train.flat(state.params)
-    updates, opt_state = optimizer.update(gradient, state.opt_state, vector)
-    vector = optax.apply_updates(vector, updates)
-    params = as_tree(vector)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
     decay = ema_decay(state.step, decay=settings.ema_decay)
     student = {"params": params, "batch_stats": batch_stats}
     numbers = {
@@ -250,9 +247,6 @@ def semi_step(
         "loss_on_labels": parts[0],
         "loss_on_pseudo_labels": parts[1],
         "pseudo_weight": weight,
-        "gradient_norm": optax.tree.norm(precision.unscaled(gradient, state.opt_state)),
-        "update_norm": optax.tree.norm(updates),
-        "weight_norm": optax.tree.norm(vector),
     }
     numbers |= quality(points, accepted, unlabelled, sigmas=sigmas)
     teacher = averaged(state.teacher, student, decay)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from ap10k_jax import checkpoint, devices, evaluate, main, models, rundir, runlog, train
 from configs import base, cdtl
@@ -63,7 +64,6 @@ def test_one_and_eight_devices_take_the_same_steps(setup, batch, one_device):
     # so the second loss is of slightly other parameters
     for a, b, within in zip(numbers_alone, numbers_shared, (1e-6, 1e-4), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=within)
-        assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=1e-4)
 
 
 def test_statistics_are_of_the_whole_batch_and_not_of_a_devices_share(setup, batch):
@@ -93,13 +93,12 @@ def test_one_compiled_step_serves_every_rate(setup, batch, one_device, dtype):
     module, _, variables = setup
     optimizer = train.make_optimizer(jnp.dtype(dtype))
     step = train.make_train_step(module, optimizer, one_device)
-    before = train.flat(variables["params"])[0]
     for rate in (1e-3, 1e-5):
         state = train.place(train.init_state(variables, optimizer), one_device)
         state, _ = step(train.at_rate(state, rate), batch)
         # Adam's first step is the rate itself wherever the gradient is not nothing
-        moved = jnp.abs(train.flat(state.params)[0] - before)
-        assert float(jnp.median(moved)) == pytest.approx(rate, rel=0.02)
+        moved, _ = ravel_pytree(jax.tree.map(jnp.subtract, state.params, variables["params"]))
+        assert float(jnp.median(jnp.abs(moved))) == pytest.approx(rate, rel=0.02)
     assert step._cache_size() == 1
 
 

@@ -81,11 +81,11 @@ def statistics(x: Float[Array, "b h w c"]) -> tuple[Float[Array, " c"], Float[Ar
 
 
 def channel_mean(x: Float[Array, "b h w c"]) -> Float[Array, " c"]:
-    """The mean of every channel; over each image first: one long float32 sum loses digits.
+    """The mean of every channel, axis by axis: one long float32 sum loses digits.
 
     Means, not sums: of two sums in a row XLA would make a single long one.
     """
-    return x.mean(axis=(1, 2)).mean(axis=0)
+    return x.mean(axis=1).mean(axis=1).mean(axis=0)
 
 
 @jax.custom_vjp
