@@ -423,7 +423,8 @@ def train(
         return epoch == config.epochs or bool(every and epoch % every == 0)
 
     with stop.deferred(), checkpoint.Checkpoints(workdir / "checkpoints") as checkpoints:
-        shapes = models.shapes(module, image_size=(config.data.image_size,) * 2)
+        sides = (config.data.image_size,) * 2
+        shapes = functools.partial(models.shapes, module, image_size=sides)
         state = restore_or_init(
             *(checkpoints, initial, method.init_state, optimizer, iterator, shapes, shardings)
         )
@@ -519,19 +520,19 @@ def restore_or_init(
     init_state: Callable,
     optimizer: optax.GradientTransformation,
     iterator: Iterator[dict],
-    shapes: dict,
+    shapes: Callable[[], dict],
     shardings: devices.Shardings,
 ) -> TrainState:
     """The run's latest state, the iterator set to match; one of `initial` where there is none.
 
-    `shapes` is the tree of the variables as jax.ShapeDtypeStruct.
+    `shapes()` is the tree of the variables as jax.ShapeDtypeStruct; it takes HRNet two seconds.
     """
     saved = checkpoints.saved()
     if not saved:
         return place(init_state(initial, optimizer), shardings)
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings.replicated),
-        jax.eval_shape(lambda variables: init_state(variables, optimizer), shapes),
+        jax.eval_shape(lambda variables: init_state(variables, optimizer), shapes()),
     )
     stored = checkpoints.restore(saved[-1].step, abstract.parts() | {"data": None})
     iterator.set_state(stored["data"])

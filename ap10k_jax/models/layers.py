@@ -101,6 +101,8 @@ def normalize_batch(
     return _normalize_batch(x, scale, bias, epsilon)[0]
 
 
+# Jitted, here and below, so that layers of equal shape are traced and lowered once for all.
+@jax.jit
 def _normalize_batch(x, scale, bias, epsilon):
     mean, var = statistics(x)
     inverse = jax.lax.rsqrt(var + epsilon)
@@ -109,14 +111,18 @@ def _normalize_batch(x, scale, bias, epsilon):
 
 
 def _normalize_batch_gradient(kept, gradient):
+    return *_batch_gradient(kept, gradient[0]), None
+
+
+@jax.jit
+def _batch_gradient(kept, gradient):
     x, mean, inverse, scale = kept
-    gradient, _ = gradient
     normalized = (x - mean) * inverse
     to_bias = channel_mean(gradient)
     to_scale = channel_mean(gradient * normalized)
     to_x = (gradient - to_bias - normalized * to_scale) * (scale * inverse)
     count = x.size // x.shape[-1]
-    return to_x, count * to_scale, count * to_bias, None
+    return to_x, count * to_scale, count * to_bias
 
 
 normalize_batch.defvjp(_normalize_batch, _normalize_batch_gradient)
@@ -249,7 +255,7 @@ _portable = contextvars.ContextVar("portable", default=False)
 
 @jax.custom_vjp
 def _join(branches: tuple[Array, ...]) -> Array:
-    return _apart_on_cpu(lambda *branches: nn.relu(sum(branches)), *branches)
+    return _apart_on_cpu(_relu_of_sum, *branches)
 
 
 def _join_forward(branches: tuple[Array, ...]) -> tuple[Array, tuple]:
@@ -259,19 +265,29 @@ def _join_forward(branches: tuple[Array, ...]) -> tuple[Array, tuple]:
 
 def _join_gradient(kept: tuple, gradient: Array) -> tuple:
     joined, count = kept
-    gradient = _apart_on_cpu(lambda y, g: jnp.where(y > 0, g, 0), joined, gradient)
+    gradient = _apart_on_cpu(_relu_gradient, joined, gradient)
     return ((gradient,) * count,)
 
 
 _join.defvjp(_join_forward, _join_gradient)
 
 
+@jax.jit
+def _relu_of_sum(*branches: Array) -> Array:
+    return nn.relu(sum(branches))
+
+
+@jax.jit
+def _relu_gradient(joined: Array, gradient: Array) -> Array:
+    return jnp.where(joined > 0, gradient, 0)
+
+
 def _apart_on_cpu(function: Callable[..., Array], *arrays: Array) -> Array:
-    """`function(*arrays)`, as a computation of its own where JAX runs on the CPU."""
+    """`function(*arrays)`, jitted: a computation of its own where JAX runs on the CPU."""
     if jax.default_backend() != "cpu":
         return function(*arrays)
     with set_xla_metadata(inlineable="false"):
-        return jax.jit(function)(*arrays)
+        return function(*arrays)
 
 
 def at_least_float32(x: Array) -> Array:
