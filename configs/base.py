@@ -59,8 +59,9 @@ def get_config() -> ConfigDict:
     # Where training crops come from: "stream" decodes every photograph every time and cuts the
     # reference's very crops; "cache" cuts them from small pictures of every animal, kept in
     # data.dir/patches; "device" does so in the accelerator's memory. "auto": the last of them that
-    # there is room for. These two are softer where the photograph is large; what that does to AP
-    # has not been measured, so the reference's crops are the default.
+    # there is room for. These two are softer where the photograph is large; two short runs of each
+    # showed no difference in AP beyond the seeds' (benchmarks/RESULTS.md), but the paper's numbers
+    # were made with the reference's crops, so they are the default.
     config.data.input = "stream"
 
     # Transfer and few-shot (Table 10): the images of data.species are divided anew.
