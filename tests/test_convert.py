@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from golden_weights import GOLDEN_NAMES, names_and_shapes, state_dict, tensor
 
-from ap10k_jax import convert, models
+from ap10k_jax import convert, keypoints, models
 from ap10k_jax.models import hourglass
 
 # Families that differ from MMPose 1.x by prefixes only.
@@ -127,7 +127,35 @@ def test_imagenet_hrnet_keeps_only_what_a_pose_network_has(classifier):
     _, report = convert.from_torch(file, "hrnet_tiny")
     assert report.ignored == extra
     assert set(report.missing) == {"head.final_layer.weight", "head.final_layer.bias"}
-    assert all(report.reasons[name] for name in extra)
+    lower = "the last exchange's lower outputs, which no head reads"
+    assert report.reasons == {
+        name: lower if "fuse_layers" in name else "part of the ImageNet classifier"
+        for name in extra
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("bn1.num_batches_tracked", "a counter that only BatchNorm without momentum reads"),
+        ("head.fc.weight", "part of the ImageNet classifier"),
+        (
+            "backbone.inters.0.bn1.bias",
+            "the block after the last stack, which the reference never runs",
+        ),
+    ],
+)
+def test_a_report_says_why_a_name_is_ignored(resnet18, name, reason):
+    _, report = convert.from_torch(resnet18 | {name: np.ones(3)}, "simplebaseline_resnet18")
+    assert report.reasons == {name: reason}
+
+
+def test_joints_of_the_command_line_are_the_three_sets():
+    assert convert.JOINTS == {
+        "ap10k": keypoints.AP10K,
+        "coco_person": keypoints.COCO_PERSON,
+        "animal_pose": keypoints.ANIMAL_POSE,
+    }
 
 
 def test_a_new_report_says_nothing():

@@ -291,7 +291,36 @@ def test_mirrored_sample_carries_the_counterparts_name():
     )
 
 
+def test_boxes_are_taken_in_double_precision():
+    rng = np.random.default_rng(0)
+    for box in rng.uniform(10, 90, (50, 4)).astype(np.float32):
+        got = transforms.box_to_center_scale(box, (4000, 3000))
+        expected = transforms.box_to_center_scale(box.astype(float), (4000, 3000))
+        np.testing.assert_array_equal(got, expected)
+
+
 # --- samples
+
+
+def test_a_sample_turns_pixels_and_joints_alike_and_as_its_frame():
+    animal = example()
+    turn = dataclasses.replace(STILL, rotation_probability=1)
+    for seed in range(5):
+        sample, frame = (
+            draw(animal, np.random.default_rng(seed), size=(64, 64), augmentation=turn, **sizes)
+            for draw, sizes in (
+                (transforms.sample, {}),
+                (transforms.frame, {"image_size": (300, 200)}),
+            )
+        )
+        np.testing.assert_array_equal(sample["keypoints"], frame["keypoints"])
+        rng = np.random.default_rng(seed)
+        rotation = transforms.augment(view_of(animal), rng, augmentation=turn)["rotation"]
+        assert rotation
+        image, _ = transforms.crop(
+            animal["image"], sample["center"], sample["scale"], rotation=rotation, size=(64, 64)
+        )
+        np.testing.assert_array_equal(sample["image"], image)
 
 
 def test_sample_without_rng_is_the_plain_crop():
@@ -365,6 +394,16 @@ def test_sample_has_the_types_of_a_batch():
         assert shapes["keypoints"] == ((17, 2), "float32")
         assert shapes["weights"] == ((17,), "float32")
         assert shapes["center"] == shapes["scale"] == ((2,), "float32")
+
+
+def test_views_are_float32_whatever_the_joints_are():
+    animal = example()
+    animal["keypoints"] = animal["keypoints"].astype(float)
+    always = dataclasses.replace(STILL, half_body_probability=1)
+    sample = transforms.sample(animal, np.random.default_rng(0), size=(32, 32), augmentation=always)
+    assert sample["center"].dtype == sample["scale"].dtype == np.float32
+    view = transforms.augment(view_of(example()), np.random.default_rng(0))
+    assert view["center"].dtype == view["sides"].dtype == np.float32
 
 
 def test_same_seed_same_sample_and_it_travels_to_workers():
@@ -599,6 +638,17 @@ def test_unreadable_photograph_is_named(data):
         transforms.decode_image(data, "000000000071.jpg")
     with pytest.raises(ValueError, match=r"^image: "):
         transforms.decode_image(data)
+
+
+def test_what_opencv_says_of_a_photograph_comes_with_its_name(monkeypatch):
+    def refuse(*_):
+        raise cv2.error("too many pixels")
+
+    png = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    monkeypatch.setattr(cv2, "imdecode", refuse)
+    message = r"^fox\.png: cannot be decoded as an image: .*too many pixels"
+    with pytest.raises(ValueError, match=message):
+        transforms.decode_image(png, "fox.png")
 
 
 def test_transforms_do_not_import_jax():
