@@ -72,6 +72,16 @@ def test_there_and_back_is_exact(name):
     assert all((back[n] == state[n]).all() and back[n].shape == state[n].shape for n in back)
 
 
+def test_a_small_network_comes_back_as_it_was(resnet18):
+    variables, report = convert.from_torch(resnet18, "simplebaseline_resnet18")
+    assert report.used == list(resnet18)
+    back = convert.to_torch(variables, "simplebaseline_resnet18")
+    assert set(back) == set(resnet18)
+    for name, array in resnet18.items():
+        np.testing.assert_array_equal(back[name], array)
+        assert back[name].flags.writeable
+
+
 @pytest.mark.parametrize("stacks", [2, 3])
 def test_every_stack_of_an_hourglass_has_its_own_name(stacks):
     module = hourglass.Hourglass(levels=((8, 1), (8, 1)), stacks=stacks)
@@ -156,6 +166,49 @@ def test_joints_of_the_command_line_are_the_three_sets():
         "coco_person": keypoints.COCO_PERSON,
         "animal_pose": keypoints.ANIMAL_POSE,
     }
+
+
+def test_a_report_lists_one_line_for_each_reason_and_all_that_is_missing():
+    report = convert.Report(["u"] * 3, missing=["m", "n"])
+    report.reasons = {"a": "no use", "b": "too old", "c": "no use"}
+    assert str(report).split("\n") == [
+        "used 3 names",
+        "ignored 2, such as a: no use",
+        "ignored 1, such as b: too old",
+        "missing, so freshly initialised: m, n",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("backbone.conv1.weight", np.nan, "not finite: backbone.conv1.weight"),
+        ("backbone.bn1.bias", np.inf, "not finite: backbone.bn1.bias"),
+        ("backbone.bn1.running_var", -1e-3, "a negative variance: backbone.bn1.running_var"),
+    ],
+)
+def test_values_that_no_training_leaves_are_an_error(resnet18, name, value, text):
+    array = resnet18[name].copy()
+    array.flat[-1] = value
+    with pytest.raises(ValueError, match=f"1 names:\n  {text}$"):
+        convert.from_torch(resnet18 | {name: array}, "simplebaseline_resnet18")
+
+
+def test_a_variance_of_zero_and_a_negative_mean_are_none(resnet18):
+    changes = {name: resnet18[f"backbone.bn1.{name}"].copy() for name in ("running_var", "bias")}
+    changes["running_var"][0], changes["bias"][0] = 0, -1
+    file = resnet18 | {f"backbone.bn1.{name}": array for name, array in changes.items()}
+    variables, _ = convert.from_torch(file, "simplebaseline_resnet18")
+    assert variables["batch_stats"]["bn1"]["var"][0] == 0
+
+
+@pytest.mark.parametrize(("wrong", "more"), [(100, ""), (101, "\n  ... and 1 more")])
+def test_a_hundred_problems_are_listed_and_the_others_counted(resnet18, wrong, more):
+    file = resnet18 | {f"x{i}": np.ones(1) for i in range(wrong)}
+    with pytest.raises(ValueError, match="do not fit") as error:
+        convert.from_torch(file, "simplebaseline_resnet18")
+    listed = "".join(f"\n  unknown: x{i} (1,)" for i in range(100))
+    assert str(error.value).endswith(f"{wrong} names:{listed}{more}")
 
 
 def test_a_new_report_says_nothing():
