@@ -35,10 +35,10 @@ class Disturbance:
     The patches hide joints that the teacher has seen, as another animal or a bush would.
     """
 
-    contrast: float = 0.4  # factor uniform within 1 -+ this, about the crop's mean
-    brightness: float = 0.2  # added, uniform within -+ this share of 255
-    patches: int = 3  # at most so many, each a rectangle of one colour
-    patch: float = 0.25  # longest side of a patch, as a share of the crop's
+    contrast: float = 0.2  # factor uniform within 1 -+ this, about the crop's mean
+    brightness: float = 0.1  # added, uniform within -+ this share of 255
+    patches: int = 1  # at most so many, each a rectangle of one colour
+    patch: float = 0.2  # longest side of a patch, as a share of the crop's
 
 
 WEAK = transforms.Augmentation(

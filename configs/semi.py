@@ -22,4 +22,7 @@ def get_config(arguments: str = "5") -> ConfigDict:
     labels = "0" if labels == "all" else labels
     config = few_label.get_config(f"{labels},{scale}" if scale else labels)
     config.semi.batch_size = config.batch_size
+    if scale:  # settings for a thousand steps, chosen on a seed that the table does not show
+        config.semi.ema_decay = 0.99
+        config.semi.ramp_up_steps = 50
     return config

@@ -113,7 +113,7 @@ def test_disturbing_changes_light_and_hides_patches():
     rng = np.random.default_rng(0)
     crop = rng.integers(60, 190, (64, 64, 3), np.uint8)
     np.testing.assert_array_equal(pool.disturb(crop, rng, CALM), crop)
-    light = pool.disturb(crop, rng, pool.Disturbance(patches=0))
+    light = pool.disturb(crop, rng, pool.Disturbance(0.4, 0.2, patches=0))
     assert np.abs(light.astype(int) - crop).mean() > 2
     shares = []
     for _ in range(100):
