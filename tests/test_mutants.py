@@ -10,7 +10,7 @@ mutants = pytest.importorskip("mutants", reason="needs mutmut, which is in the e
 pytestmark = pytest.mark.slow
 
 # How many mutants of each module are tried here; tests/README.md says how to try them all.
-DOSE = {"losses": 4, "metrics": 6, "transforms": 6, "keypoints": 6}
+DOSE = {"losses": 4, "metrics": 6, "transforms": 6, "keypoints": 6, "codec": 6}
 
 
 @pytest.mark.parametrize("module", mutants.TESTS_OF)
