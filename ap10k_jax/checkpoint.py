@@ -46,8 +46,8 @@ class Checkpoints:
     Orbax writes each into a temporary folder that it renames when all is on disk, so a killed
     writer leaves nothing that could be taken for a whole checkpoint. What a killed writer left is
     cleared away; a `reader` leaves it, which may be what another process is writing.
-    Deleting is not as atomic: killed at it, Orbax leaves a part of a checkpoint that was neither
-    the latest nor the best, so that nothing takes it, and deletes it at the next save.
+    After a kill amid a save a listed step has been seen that could not be loaded. Which one it was
+    is not known; perhaps a superseded one, as deleting is not as atomic as writing.
     """
 
     def __init__(self, directory: Path, *, reader: bool = False):
