@@ -118,7 +118,7 @@ def learn(folder: Path, seed: int, arm: str) -> dict[str, dict[str, float]]:
 
 def describe(numbers: dict) -> str:
     """A step's numbers; those of pseudo-labels are (sum, count) pairs."""
-    plain = {name: np.asarray(value) for name, value in numbers.items() if "norm" not in name}
+    plain = {name: np.asarray(value) for name, value in numbers.items()}
     ratios = {name: x[0] / max(x[1], 1) if x.ndim else x for name, x in plain.items()}
     return ", ".join(f"{name} {float(value):.4f}" for name, value in ratios.items())
 

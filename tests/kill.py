@@ -203,11 +203,8 @@ def check_whole(place: Place) -> None:
             assert len(built.as_data_source(split)) == len(coco["images"])
     for path in [*place.run.glob("*.json"), *place.folder.glob("out/coco*.json")]:
         json.loads(path.read_text())
-    saved = checkpoint.saved_in(place.run)
-    # What training goes on from, and what `load` takes. Orbax deletes a superseded checkpoint file
-    # by file: a kill in between leaves its remains, which the next save clears away.
-    for step in {c.step for c in (*saved[-1:], checkpoint.best(saved)) if c}:
-        arrays(place.run / "checkpoints" / str(step))
+    for saved in checkpoint.saved_in(place.run):
+        arrays(place.run / "checkpoints" / str(saved.step))
     if (place.folder / "exported").exists():
         checkpoint.load(place.folder / "exported")
 
