@@ -24,9 +24,9 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
-from ap10k_jax import models
+from ap10k_jax import models, processes
 
-policies = ocp.training.preservation_policies
+DELETED = ".deleted"  # ends the name of a checkpoint's folder while its files are deleted
 
 
 class WrongShapes(ValueError):
@@ -43,37 +43,34 @@ class Saved(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run: the latest, to go on from, and the best by validation AP.
 
-    Orbax writes each into a temporary folder that it renames when all is on disk, so a killed
-    writer leaves nothing that could be taken for a whole checkpoint. What a killed writer left is
-    cleared away; a `reader` leaves it, which may be what another process is writing.
-    After a kill amid a save a listed step has been seen that could not be loaded. Which one it was
-    is not known; perhaps a superseded one, as deleting is not as atomic as writing.
+    Each becomes visible and disappears by the renaming of its folder, so that a kill leaves nothing
+    that could be taken for a whole checkpoint: Orbax writes into a temporary folder, and what a
+    newer one supersedes is renamed before it is deleted file by file (Orbax deletes in place). What
+    a kill left is cleared away; a `reader` leaves it, as another process may be at work on it.
     """
 
     def __init__(self, directory: Path, *, reader: bool = False):
-        self._latest = policies.LatestN(1)
-        keep = policies.AnyPreservationPolicy(
-            [
-                self._latest,
-                policies.BestN(
-                    get_metric_fn=lambda metrics: metrics["AP"],
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                ),
-            ]
-        )
+        self._directory = directory
+        if not reader and processes.is_first():
+            _clear_all(directory, f"*{DELETED}")
         as_json = ocp.Context()
         as_json.checkpointables.registry = ocp.handlers.local_registry()
         as_json.checkpointables.registry.add(ocp.handlers.JsonHandler, checkpointable_name="data")
         self._checkpointer = ocp.training.Checkpointer(
-            directory, context=as_json, preservation_policy=keep, cleanup_tmp_directories=not reader
+            directory, context=as_json, cleanup_tmp_directories=not reader
         )
+        self._reader = reader
+        self._latest = 1  # how many of them stay
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *exception):
-        self._checkpointer.close()
+    def __exit__(self, kind, error, traceback):
+        try:
+            if kind is None and not self._reader:
+                self._delete_superseded()
+        finally:
+            self._checkpointer.close()
 
     def saved(self) -> list[Saved]:
         """The checkpoints on disk, oldest first."""
@@ -84,13 +81,11 @@ class Checkpoints:
 
         A checkpoint of the step that `save_stopped` wrote is replaced.
         """
-        self._latest.n = 1
+        self._latest = 1
+        self._delete_superseded(written_anew=step)
         # force: without it Orbax skips a checkpoint while the previous one is being written
         self._checkpointer.save_checkpointables_async(
-            *(step, parts),
-            force=True,
-            overwrite=any(c.step == step for c in self.saved()),
-            metrics=None if ap is None else {"AP": ap},
+            step, parts, force=True, metrics=None if ap is None else {"AP": ap}
         )
 
     def save_stopped(self, step: int, parts: dict, *, window: list) -> None:
@@ -99,7 +94,8 @@ class Checkpoints:
         `window` is JSON, for `window`. The latest checkpoint before it stays: this one may be
         replaced when the run goes on, and for a moment neither would be there.
         """
-        self._latest.n = 2
+        self._delete_superseded()
+        self._latest = 2
         self._checkpointer.save_checkpointables(
             step, parts, force=True, custom_metadata={"window": window}
         )
@@ -112,6 +108,22 @@ class Checkpoints:
     def restore(self, step: int, parts: dict) -> dict:
         """The parts of `step`; `parts` gives shapes and shardings of arrays, None for JSON."""
         return self._checkpointer.load_checkpointables(step, parts)
+
+    def _delete_superseded(self, *, written_anew: int | None = None) -> None:
+        """Delete what is neither the latest nor the best, and `written_anew` if it is there."""
+        self._checkpointer.wait()
+        others = [c for c in self.saved() if c.step != written_anew]
+        stay = {c.step for c in (*others[-self._latest :], best(others)) if c}
+        going = [c.step for c in self.saved() if c.step not in stay]
+        if not going:
+            return
+        with processes.first_ahead("deleting superseded checkpoints"):
+            if processes.is_first():
+                for step in going:
+                    folder = self._directory / str(step)
+                    folder.rename(folder.with_name(folder.name + DELETED))
+                _clear_all(self._directory, f"*{DELETED}")
+        self._checkpointer.reload()
 
 
 def saved_in(workdir: Path) -> list[Saved]:
@@ -190,7 +202,12 @@ def export(path: str | Path, variables: dict, config: dict) -> None:
 
 def _clear(unfinished: Path) -> None:
     """Delete the folder, and the one that Orbax writes to beside it."""
-    for folder in unfinished.parent.glob(f"{glob.escape(unfinished.name)}*"):
+    _clear_all(unfinished.parent, f"{glob.escape(unfinished.name)}*")
+
+
+def _clear_all(directory: Path, pattern: str) -> None:
+    """Delete the folders of that pattern."""
+    for folder in directory.glob(pattern):
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,6 +1,7 @@
 """A checkpoint comes back as it was, the best one is kept, and a wrong one is refused."""
 
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +78,37 @@ def test_a_checkpoint_cut_off_while_written_is_not_taken_for_a_whole_one(tmp_pat
     # what a killed writer leaves behind
     (run / "checkpoints" / "2.orbax-checkpoint-tmp" / "variables").mkdir(parents=True)
     assert [c.step for c in checkpoint.saved_in(run)] == [1]
+
+
+@pytest.mark.parametrize("files", [0, 1, 3, 8])
+@pytest.mark.parametrize("written_anew", [False, True])
+def test_a_checkpoint_half_deleted_is_not_taken_for_a_whole_one(
+    tmp_path, variables, monkeypatch, files, written_anew
+):
+    class Killed(BaseException):
+        pass
+
+    run = write_run(tmp_path / "run", variables, {1: 0.5, 2: None, 3: None})
+    left, unlink = iter(range(files)), os.unlink
+
+    def unlink_few(path, **options):
+        if next(left, None) is None:
+            raise Killed
+        unlink(path, **options)
+
+    checkpoints = checkpoint.Checkpoints(run / "checkpoints")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(os, "unlink", unlink_few)
+        checkpoints.save(3 if written_anew else 4, parts(variables, 0), ap=0.6)
+        checkpoints.save(5, parts(variables, 0), ap=None)
+    (listed,) = checkpoint.saved_in(run)
+    assert listed.step == (1 if written_anew else 4)
+    checkpoint.load(run / "checkpoints" / str(listed.step))
+
+    with checkpoint.Checkpoints(run / "checkpoints") as checkpoints:
+        checkpoints.save(5, parts(variables, 5), ap=0.4)
+    left = {path.name for path in (run / "checkpoints").iterdir()}
+    assert left == {str(listed.step), "5"}
 
 
 def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path, variables):
