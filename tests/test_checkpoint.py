@@ -96,11 +96,15 @@ def test_a_checkpoint_half_deleted_is_not_taken_for_a_whole_one(
             raise Killed
         unlink(path, **options)
 
-    checkpoints = checkpoint.Checkpoints(run / "checkpoints")
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(os, "unlink", unlink_few)
+    def save_two(checkpoints):
         checkpoints.save(3 if written_anew else 4, parts(variables, 0), ap=0.6)
         checkpoints.save(5, parts(variables, 0), ap=None)
+
+    checkpoints = checkpoint.Checkpoints(run / "checkpoints")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", unlink_few)
+        with pytest.raises(Killed):
+            save_two(checkpoints)
     (listed,) = checkpoint.saved_in(run)
     assert listed.step == (1 if written_anew else 4)
     checkpoint.load(run / "checkpoints" / str(listed.step))
