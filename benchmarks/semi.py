@@ -1,17 +1,18 @@
 """What photographs without labels add to few labels, on drawn animals, by seed.
 
-    python benchmarks/semi.py --out=runs/semi-benchmark [--seeds=1,2,3] [--only=labels,teacher]
+    python benchmarks/semi.py --out=runs/semi-benchmark [--seeds=1,2,3] [--only=labels,teacher,all]
 
 Of every species 5 photographs have labels, drawn from the seed. Labels alone teach a start of 171
-passes; from there on three arms take the same number of steps on the same labelled animals in the
-same order:
+passes; from there on all arms take the same number of steps of as many labelled animals:
 
 - labels: as before;
 - averaged: the running average of that network, which costs nothing: what a teacher is without
   pseudo-labels;
-- teacher: configs/semi.py, the mean teacher that learns from all other photographs of train, too.
+- teacher: configs/semi.py, the mean teacher that learns from all other photographs of train, too;
+- all: every photograph of train with its labels, which nothing without them could be expected to
+  reach.
 
-Every arm is scored after its last step, on validation and test. What is finished in the folder is
+The first three see the same labelled animals in the same order. Every arm is scored after its last step, on validation and test. What is finished in the folder is
 not run again.
 """
 
@@ -28,6 +29,7 @@ from configs import few_label
 from configs import semi as semi_config
 
 LABELS = "5,quickstart"
+IMAGES = 3000
 START = ({"epochs": 57}, {"epochs": 114, "learning_rate": 1e-3, "warmup_steps": 20})
 PASSES = 171  # over the labelled animals, after the start: about 1,200 steps
 SPLITS = ("validation", "test")
@@ -37,6 +39,7 @@ def configured(config: ConfigDict, folder: Path, seed: int, **fields: float) -> 
     """The config at 64 px, its epochs counted in passes; `fields` are its or its optimizer's."""
     config.seed = seed
     config.data.dir = str(folder / "data")
+    config.data.synthetic_images = IMAGES
     config.data.image_size = 64
     config.data.loader_threads = 2
     config.animals_per_epoch = 0
@@ -75,6 +78,10 @@ def learn(folder: Path, seed: int, arm: str) -> dict[str, dict[str, float]]:
     animals = opened["train"]
     chosen = data.few_labels(animals, images=config.data.labels_per_species, seed=seed)
     labelled, hidden = (animals.of_images({*chosen[part]}) for part in ("labelled", "hidden"))
+    per_pass = data.steps_per_epoch(
+        len(labelled), config.batch_size, drop_remainder=config.drop_remainder
+    )
+    labelled = animals if arm == "all" else labelled
     method = train.supervised(config, labelled, shardings)
     if arm == "teacher":
         method = semi.mean_teacher(config, method, [hidden], shardings, animals.keypoint_set)
@@ -82,10 +89,7 @@ def learn(folder: Path, seed: int, arm: str) -> dict[str, dict[str, float]]:
     optimizer = train.make_optimizer(np.float32)
     state = train.place(method.init_state(variables, optimizer), shardings)
     step = method.make_step(module, optimizer, shardings)
-    steps = data.steps_per_epoch(
-        len(labelled), config.batch_size, drop_remainder=config.drop_remainder
-    )
-    rate, steps = train.learning_rate(config, steps), steps * config.epochs
+    rate, steps = train.learning_rate(config, per_pass), per_pass * config.epochs
     average = jax.jit(
         lambda teacher, student, number: semi.averaged(
             teacher, student, semi.ema_decay(number, decay=config.semi.ema_decay)
@@ -101,7 +105,7 @@ def learn(folder: Path, seed: int, arm: str) -> dict[str, dict[str, float]]:
             print(f"{arm} {seed}: step {number + 1}, {describe(numbers)}", flush=True)
 
     kinds = {"labels": state.variables, "averaged": averaged}
-    kinds = {"teacher": state.variables} if arm == "teacher" else kinds
+    kinds = kinds if arm == "labels" else {arm: state.variables}
     predict_step = evaluate.make_predict_step(module, shardings, pairs=animals.keypoint_set.pairs)
     return {
         kind: {
@@ -129,7 +133,7 @@ def run_all() -> None:
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", default="1,2,3")
-    parser.add_argument("--only", default="labels,teacher", help="which arms")
+    parser.add_argument("--only", default="labels,teacher,all", help="which arms")
     flags = parser.parse_args()
     devices.use_compilation_cache()
     folder, seeds = flags.out.absolute(), [int(seed) for seed in flags.seeds.split(",")]

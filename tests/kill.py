@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -237,6 +238,8 @@ def disturbed(stage: str, place: Place, kills: int, rng: random.Random) -> Count
             assert status == 143, f"{status}\n{place.log.read_text()[-3000:]}"
         counts["SIGTERM" if told else name] += 1
         check_whole(place)
+        if stage == "exporting" and result.exists():  # killed after its last act
+            shutil.rmtree(result)  # an export refuses a place that is taken
         print(f"{counts.total()} {stage}: {name}{', SIGTERM' if told else ''}", flush=True)
     finish(command, place)
     return counts
