@@ -1,7 +1,7 @@
 """Mutation testing: change one thing in a module of the core, and see whether its tests notice.
 
     python tests/mutants.py codec                  every mutant of ap10k_jax/codec.py
-    python tests/mutants.py metrics --sample=150   as many, drawn with a fixed seed
+    python tests/mutants.py metrics --sample=150   as many, drawn at random from --seed=0
     python tests/mutants.py codec --only=12,57     those alone, with their changes printed
 
 The changes are mutmut's (numbers + 1, operators swapped, arguments dropped or None, assignments
@@ -202,7 +202,7 @@ def run(module: str, chosen: list[tuple[int, tuple]]) -> Iterator[tuple[int, str
 
 
 def choose(module: str, count: int | None = None, seed: int = SEED) -> list[tuple[int, tuple]]:
-    """Mutants with their numbers: all, or so many of those not known to be equivalent."""
+    """Mutants with their numbers: all, or so many drawn at random."""
     numbered = list(enumerate(mutants(module)))
     if count is None or count >= len(numbered):
         return numbered
@@ -212,11 +212,12 @@ def choose(module: str, count: int | None = None, seed: int = SEED) -> list[tupl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("module", choices=TESTS_OF)
-    parser.add_argument("--sample", type=int, help="so many mutants, drawn with a fixed seed")
+    parser.add_argument("--sample", type=int, help="so many mutants, drawn at random")
+    parser.add_argument("--seed", type=int, default=SEED, help="of what --sample draws")
     parser.add_argument("--only", help="numbers of mutants, with commas between")
     args = parser.parse_args()
     prepare()
-    chosen = choose(args.module, args.sample)
+    chosen = choose(args.module, args.sample, args.seed)
     if args.only:
         chosen = [m for m in chosen if str(m[0]) in args.only.split(",")]
     counts, started = Counter(), time.process_time()
