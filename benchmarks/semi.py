@@ -12,8 +12,8 @@ passes; from there on all arms take the same number of steps of as many labelled
 - all: every photograph of train with its labels, which nothing without them could be expected to
   reach.
 
-The first three see the same labelled animals in the same order. Every arm is scored after its last step, on validation and test. What is finished in the folder is
-not run again.
+The first three see the same labelled animals in the same order. Every arm is scored after its last
+step, on validation and test. What is finished in the folder is not run again.
 """
 
 import argparse
