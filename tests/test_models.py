@@ -107,8 +107,10 @@ def test_training_follows_the_reference_in_float64(name):
     ("name", "allowed"),
     [
         ("hrnet_w32", ROUNDING),
-        # At 128 pixels the lowest BatchNorms see 4 values a channel: rounding grows faster.
-        ("hourglass52", (2e-5, 2e-4, 1e-2, 2e-2)),
+        # At 128 pixels the lowest BatchNorms see 4 values a channel: rounding grows faster. Images
+        # changed by 1e-7 of themselves move the first loss by up to 2e-5, by 1e-6 by 4e-5; which
+        # kernels a processor gets decides the rest. The test in float64 is the sharp one.
+        ("hourglass52", (1e-4, 4e-4, 1e-2, 2e-2)),
     ],
 )
 def test_large_networks_train_like_the_reference(name, allowed):
