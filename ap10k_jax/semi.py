@@ -9,7 +9,8 @@ and loaded by `checkpoint.load`. In one step, compiled as a whole,
 2. a joint is accepted if the mean's peak is at least `confidence` high and the two views decode to
    places less than `agreement` apart;
 3. accepted joints are taken to the strong view by the matrix between the crops, and drawn as
-   targets there, as true labels are: a warped heatmap would be a blurred one;
+   targets there, as true labels are (a warped heatmap would be a blurred one), but as high as the
+   teacher's peak: what it is unsure of stays unsure, and more joints can be accepted;
 4. the student's loss is that on the labelled animals plus a weight, which grows over the first
    steps, times that on the strong views.
 
@@ -114,11 +115,11 @@ def pseudo_labels(
     pairs: Sequence[tuple[int, int]],
     confidence: float,
     agreement: float,
-) -> tuple[Float[Array, "b k 2"], Bool[Array, "b k"]]:
-    """What the teacher sees, in crop pixels, and which joints are accepted.
+) -> tuple[Float[Array, "b k 2"], Float[Array, "b k"]]:
+    """What the teacher sees, in crop pixels, and how high the peaks of the accepted joints are.
 
-    `confidence` is the least height of a peak (a target's is 1), `agreement` the largest distance
-    between what the crop and its mirror image decode to, as a share of the crop's side.
+    The height of a joint that is not accepted is 0, and none is above that of a target, 1.
+    `confidence` is the least height of a peak, `agreement` the largest distance between what the crop and its mirror image decode to, as a share of the crop's side.
     """
     inputs = evaluate.normalize(images)
     heatmaps = module.apply(teacher, jnp.concatenate([inputs, inputs[:, :, ::-1]]), train=False)
@@ -128,24 +129,25 @@ def pseudo_labels(
     points, scores = codec.decode((plain + mirrored) / 2, stride=stride)
     (a, _), (b, _) = (codec.decode(view, stride=stride) for view in (plain, mirrored))
     apart = jnp.linalg.norm(a - b, axis=-1) / images.shape[1]
-    return points, (scores >= confidence) & (apart <= agreement)
+    accepted = (scores >= confidence) & (apart <= agreement)
+    return points, jnp.where(accepted, jnp.clip(scores, 0, 1), 0)
 
 
 def to_strong(
     points: Float[Array, "b k 2"],
-    accepted: Bool[Array, "b k"],
+    heights: Float[Array, "b k"],
     matrix: Float[Array, "b 2 3"],
     exchanged: Bool[Array, " b"],
     *,
     pairs: Sequence[tuple[int, int]],
-) -> tuple[Float[Array, "b k 2"], Bool[Array, "b k"]]:
+) -> tuple[Float[Array, "b k 2"], Float[Array, "b k"]]:
     """Joints of the weak crop in pixels of the strong one, left and right exchanged as it says."""
     # sums of products, and not a matrix product: no TF32 or bfloat16 in coordinates
     moved = (points[:, :, None, :] * matrix[:, None, :, :2]).sum(-1) + matrix[:, None, :, 2]
     order = keypoints.mirror_order(pairs, points.shape[1])
     return (
         jnp.where(exchanged[:, None, None], moved[:, order], moved),
-        jnp.where(exchanged[:, None], accepted[:, order], accepted),
+        jnp.where(exchanged[:, None], heights[:, order], heights),
     )
 
 
@@ -198,7 +200,7 @@ def semi_step(
     pool.py. `settings` is config.semi.
     """
     unlabelled = batch["unlabeled"]
-    points, accepted = pseudo_labels(
+    points, heights = pseudo_labels(
         state.teacher,
         unlabelled["weak"],
         module=module,
@@ -207,11 +209,12 @@ def semi_step(
         agreement=settings.agreement,
     )
     moved, taught = to_strong(
-        *(points, accepted, unlabelled["to_strong"], unlabelled["exchanged"]), pairs=joints.pairs
+        *(points, heights, unlabelled["to_strong"], unlabelled["exchanged"]), pairs=joints.pairs
     )
     images = evaluate.normalize(jnp.concatenate([batch["image"], unlabelled["strong"]]))
     points_of = jnp.concatenate([batch["keypoints"], moved])
-    weights_of = jnp.concatenate([batch["weights"], taught.astype(jnp.float32)])
+    weights_of = jnp.concatenate([batch["weights"], (taught > 0).astype(jnp.float32)])
+    heights_of = jnp.concatenate([jnp.ones_like(batch["weights"]), taught])
     labelled = len(batch["image"])
     weight = ramp_up(state.step, weight=settings.weight, steps=settings.ramp_up_steps)
 
@@ -229,6 +232,7 @@ def semi_step(
         target, weights = codec.encode(
             points_of, weights_of, size=(w, h), stride=images.shape[2] / w
         )
+        target *= heights_of[:, None, None]
         parts = [
             sum(losses.heatmap_mse(s[part], target[part], weights[part]) for s in stacks)
             for part in (slice(None, labelled), slice(labelled, None))
@@ -248,7 +252,7 @@ def semi_step(
         "loss_on_pseudo_labels": parts[1],
         "pseudo_weight": weight,
     }
-    numbers |= quality(points, accepted, unlabelled, sigmas=sigmas)
+    numbers |= quality(points, heights > 0, unlabelled, sigmas=sigmas)
     teacher = averaged(state.teacher, student, decay)
     return SemiState(state.step + 1, params, batch_stats, opt_state, teacher), numbers
 

@@ -47,16 +47,17 @@ def mirrored(points):
 
 
 @pytest.mark.parametrize(
-    ("peak", "shift", "accepted"),
+    ("peak", "shift", "height"),
     [
-        (1.0, 0.0, True),
-        (0.55, 0.0, True),
-        (0.45, 0.0, False),  # not confident
-        (1.0, 8.0, False),  # the mirror image shows it elsewhere; the mean is still .5 or more
-        (1.0, 4.0, True),
+        (1.0, 0.0, 1.0),
+        (0.55, 0.0, 0.55),
+        (1.3, 0.0, 1.0),  # no higher than a label's
+        (0.45, 0.0, 0.0),  # not confident
+        (1.0, 8.0, 0.0),  # the mirror image shows it elsewhere; the mean is still .5 or more
+        (1.0, 4.0, 0.94),  # two Gaussians, a cell apart
     ],
 )
-def test_a_joint_is_accepted_if_it_is_sure_and_its_mirror_image_agrees(peak, shift, accepted):
+def test_a_joint_is_accepted_if_it_is_sure_and_its_mirror_image_agrees(peak, shift, height):
     rng = np.random.default_rng(0)
     points = rng.integers(3, 13, (1, 17, 2)) * 4.0
     moved = points.copy()
@@ -67,7 +68,7 @@ def test_a_joint_is_accepted_if_it_is_sure_and_its_mirror_image_agrees(peak, shi
         "plain": maps(points, heights),
         "mirrored": maps(mirrored(moved), heights[keypoints.mirror_order(PAIRS, 17)]),
     }
-    found, taken = semi.pseudo_labels(
+    found, seen = semi.pseudo_labels(
         variables,
         np.zeros((1, 64, 64, 3), np.uint8),
         module=Seen(),
@@ -75,21 +76,22 @@ def test_a_joint_is_accepted_if_it_is_sure_and_its_mirror_image_agrees(peak, shi
         confidence=0.5,
         agreement=6.5 / 64,
     )
-    assert bool(taken[0, 3]) == accepted
+    assert seen[0, 3] == pytest.approx(height, abs=0.005)
     others = np.delete(np.arange(17), 3)
-    assert taken[0, others].all()
+    np.testing.assert_allclose(seen[0, others], 1, atol=0.005)
     np.testing.assert_allclose(found[0, others], points[0, others], atol=2.1)
 
 
 def test_joints_go_to_the_strong_view_with_their_names():
     points = np.arange(34, dtype=np.float32).reshape(1, 17, 2).repeat(2, axis=0)
-    accepted = np.zeros((2, 17), bool)
-    accepted[:, 5] = True  # left shoulder
+    heights = np.zeros((2, 17), np.float32)
+    heights[:, 5] = 0.7  # left shoulder
     matrix = np.array([[[2, 0, 1], [0, 3, -1]], [[-1, 0, 63], [0, 1, 0]]], np.float32)
-    moved, taken = semi.to_strong(points, accepted, matrix, np.array([False, True]), pairs=PAIRS)
+    moved, taken = semi.to_strong(points, heights, matrix, np.array([False, True]), pairs=PAIRS)
     np.testing.assert_allclose(moved[0], points[0] * [2, 3] + [1, -1])
     assert taken[0].nonzero()[0].tolist() == [5]
     assert taken[1].nonzero()[0].tolist() == [8]  # right shoulder
+    assert taken[0, 5] == taken[1, 8] == np.float32(0.7)
     np.testing.assert_allclose(moved[1, 8], [63 - points[1, 5, 0], points[1, 5, 1]])
 
 
@@ -173,7 +175,7 @@ def take_step(nano):
     def take(batch, **changes):
         settings = semi_config.get_config("5,quickstart").semi
         # an untrained teacher: take all that it says
-        settings.confidence, settings.agreement, settings.ramp_up_steps = -10.0, 10.0, 0
+        settings.confidence, settings.agreement, settings.ramp_up_steps = 0.0, 10.0, 0
         settings.update(changes)
         key = json.dumps(changes)
         if key not in compiled:
@@ -229,6 +231,28 @@ def test_without_weight_only_the_labels_teach(take_step, batch):
     _, a, numbers = take_step(batch, weight=0.0)
     assert equal(take_step(elsewhere, weight=0.0)[1].params, a.params)
     assert numbers["loss"] == numbers["loss_on_labels"]
+
+
+def test_targets_are_as_high_as_the_teachers_peaks(monkeypatch, take_step, batch):
+    points = np.tile(np.arange(17, dtype=np.float32)[:, None] * 3 + 4, (8, 1, 2))
+    heights = np.tile(np.linspace(0, 0.9, 17, dtype=np.float32), (8, 1))
+    monkeypatch.setattr(semi, "pseudo_labels", lambda *_, **__: (points, heights))
+    plain, _ = codec.encode(points, heights > 0, size=(16, 16), stride=4)
+    labels, _ = codec.encode(batch["keypoints"], batch["weights"], size=(16, 16), stride=4)
+    wanted = iter([(labels, batch["weights"]), (plain * heights[:, None, None], heights > 0)])
+
+    def differs(predicted, target, weights):
+        expected = next(wanted)
+        return (
+            jnp.abs(target - expected[0]).max()
+            + jnp.abs(weights - expected[1]).max()
+            + 0 * predicted.mean()
+        )
+
+    monkeypatch.setattr(semi.losses, "heatmap_mse", differs)
+    _, _, numbers = take_step(batch, weight=0.5)
+    assert numbers["loss_on_labels"] == 0
+    assert numbers["loss_on_pseudo_labels"] < 1e-6
 
 
 def test_joints_that_are_not_accepted_teach_nothing(take_step, batch):
