@@ -119,7 +119,8 @@ def pseudo_labels(
     """What the teacher sees, in crop pixels, and how high the peaks of the accepted joints are.
 
     The height of a joint that is not accepted is 0, and none is above that of a target, 1.
-    `confidence` is the least height of a peak, `agreement` the largest distance between what the crop and its mirror image decode to, as a share of the crop's side.
+    `confidence` is the least height of a peak, `agreement` the largest distance between what the
+    crop and its mirror image decode to, as a share of the crop's side.
     """
     inputs = evaluate.normalize(images)
     heatmaps = module.apply(teacher, jnp.concatenate([inputs, inputs[:, :, ::-1]]), train=False)
