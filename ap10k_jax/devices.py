@@ -90,8 +90,12 @@ def known_options(options: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in options.items() if _is_known(name, value)}
 
 
+def compilation_cache() -> Path:
+    """Where compiled steps are kept between runs."""
+    usual = Path("~/.cache/ap10k_jax/compiled").expanduser()
+    return Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", usual))
+
+
 def use_compilation_cache() -> None:
     """Keep compiled steps between runs: HRNet-w32's takes minutes to compile on a small machine."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        folder = Path("~/.cache/ap10k_jax/compiled").expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_dir", str(compilation_cache()))

@@ -30,6 +30,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from ap10k_jax import (
+    ahead,
     boxes,
     checkpoint,
     codec,
@@ -118,8 +119,11 @@ SPECIES_AND_FAMILIES = {*taxonomy.FAMILIES, *(species.name for species in taxono
 OVERALL = ("AP", "AP50", "AP75", "APM", "APL", "AR")
 
 
-def run(config: ConfigDict, workdir: Path) -> dict:
-    """Train until the config's last epoch, score the best checkpoint, write and return results."""
+def run(config: ConfigDict, workdir: Path, *, store: ahead.Store | None = None) -> dict:
+    """Train until the config's last epoch, score the best checkpoint, write and return results.
+
+    `store` keeps compiled steps between processes that run the source files as they are.
+    """
     shardings = devices.shardings()
     check(config, device_count=shardings.batch.mesh.size)
     full = "make room, and start the same command again; the last checkpoint is kept"
@@ -128,10 +132,12 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         with processes.first_ahead("--workdir"):
             if processes.is_first():
                 held.enter_context(rundir.locked(workdir))
-        return run_here(config, workdir, shardings)
+        return run_here(config, workdir, shardings, store)
 
 
-def run_here(config: ConfigDict, workdir: Path, shardings: devices.Shardings) -> dict:
+def run_here(
+    config: ConfigDict, workdir: Path, shardings: devices.Shardings, store: ahead.Store | None
+) -> dict:
     """`run`, in a directory that no other run uses."""
     rundir.check(workdir, config)
     is_there = (workdir / "checkpoints").is_dir()
@@ -140,8 +146,10 @@ def run_here(config: ConfigDict, workdir: Path, shardings: devices.Shardings) ->
     processes.agree(checkpoints=saved)
     module = checkpoint.build_module(config)
     # A fresh run's weights come before all else: a wrong file should not be found out late.
-    with mistakes_in("init_from", config.init_from):
-        initial = None if saved else train.initial_variables(config, module)
+    initial = None
+    if config.init_from and not saved:
+        with mistakes_in("init_from", config.init_from):
+            initial = train.initial_variables(config, module)
     with processes.first_ahead("data.dir"), mistakes_in("data.dir", config.data.dir):
         prepare_data(config)
     joints = check_against_data(config)
@@ -161,6 +169,7 @@ def run_here(config: ConfigDict, workdir: Path, shardings: devices.Shardings) ->
     )
     if not config.epochs:
         begin(workdir, config, joints, scored, found=found)
+        initial = initial or train.initial_variables(config, module)
         return score(config, workdir, scored, predict_step, shardings, initial, step=0)
 
     training = open_animals(config, "train", config.data.species, drawn)
@@ -187,6 +196,12 @@ def run_here(config: ConfigDict, workdir: Path, shardings: devices.Shardings) ->
             source.patches.fill(threads=config.data.loader_threads)
     passes = train.in_passes(config, len(training))
     method = train.supervised(passes, training, shardings, source)
+    whole = len(training) >= config.batch_size
+    if whole and not unlabelled and source.kind != "device" and jax.process_count() == 1:
+        step = train.compile_ahead(config, module, shardings, store=store)
+        method = method._replace(make_step=lambda *_: step)
+    if initial is None and not saved:
+        initial = train.initial_variables(config, module)
     if unlabelled:
         sources = list(unlabelled.values())
         method = semi.mean_teacher(passes, method, sources, shardings, training.keypoint_set)
@@ -517,7 +532,8 @@ def main(argv: list[str]) -> None:
     devices.use_compilation_cache()
     config = CONFIG.value
     workdir = Path(WORKDIR.value or Path("runs") / name_of(flags.FLAGS["config"].config_filename))
-    results = run(config, workdir.absolute())
+    store = ahead.Store(devices.compilation_cache() / "steps")
+    results = run(config, workdir.absolute(), store=store)
     print(summary(results, names(config.eval.splits)))
     print(f"\n{workdir} holds the checkpoints, the predictions and pictures of the animals.")
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from ap10k_jax import (
+    ahead,
     checkpoint,
     codec,
     data,
@@ -245,6 +246,37 @@ def make_train_step(
         donate_argnums=0,
         compiler_options=devices.compiler_options(shardings),
     )
+
+
+def compile_ahead(
+    config: ConfigDict,
+    module: nn.Module,
+    shardings: devices.Shardings,
+    *,
+    store: ahead.Store | None = None,
+) -> ahead.Ahead:
+    """The usual step for whole batches of the config, being compiled or taken from the store."""
+    size, joints = config.data.image_size, config.model.num_keypoints
+    optimizer = make_optimizer(jnp.dtype(module.dtype))
+    options = {"parts": config.batch_parts, "remat": config.model.remat}
+
+    def state_shapes() -> TrainState:
+        variables = models.shapes(module, image_size=(size, size))
+        state = jax.eval_shape(lambda variables: init_state(variables, optimizer), variables)
+        return at_rate(state, 0.0)
+
+    def of_batch(*shape: int, dtype: jnp.dtype = jnp.float32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((config.batch_size, *shape), dtype, sharding=shardings.batch)
+
+    batch_shapes = {
+        "image": of_batch(size, size, 3, dtype=jnp.uint8),
+        "keypoints": of_batch(joints, 2),
+        "weights": of_batch(joints),
+    }
+    step = make_train_step(module, optimizer, shardings, **options)
+    mesh = shardings.batch.mesh.devices.shape
+    made_from = (repr(module), options, mesh)
+    return ahead.Ahead(step, state_shapes, batch_shapes, store=store, made_from=made_from)
 
 
 def initial_variables(config: ConfigDict, module: nn.Module) -> dict:

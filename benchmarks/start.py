@@ -26,7 +26,7 @@ started = float(sys.argv[1])
 times = {}
 def done(part):
     times[part] = time.time() - started
-from ap10k_jax import main, runlog, train
+from ap10k_jax import ahead, main, runlog, train
 done("import")
 def after(module, name, part):
     function = getattr(module, name)
@@ -37,8 +37,16 @@ def after(module, name, part):
     setattr(module, name, timed)
 after(train, "initial_variables", "initial weights")
 after(main, "open_animals", "data opened")
+call = ahead.Ahead.__call__
+def called(self, *arguments):
+    self._ready.wait()
+    done("step compiled")
+    return call(self, *arguments)
+ahead.Ahead.__call__ = called
 show = runlog.RunLog.show
 def shown(self, **values):
+    if values.get("now") == "compiling":
+        done("state placed")
     if values.get("now") == "training":
         done("first step")
         print(json.dumps(times))
@@ -89,7 +97,14 @@ def main() -> None:
             )
 
 
-PARTS = ("import", "initial weights", "data opened", "first step")
+PARTS = (
+    "import",
+    "data opened",
+    "initial weights",
+    "state placed",
+    "step compiled",
+    "first step",
+)
 
 if __name__ == "__main__":
     main()
