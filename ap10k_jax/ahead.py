@@ -3,7 +3,7 @@
 HRNet's training step has thousands of operations. Even where the compiled step lies in JAX's cache
 of compilations, a start has to trace and lower it first, to find out which one it needs, and to
 load it then, all before the first batch can be used. Here a thread does that while the program
-makes weights and opens data, and a `Store` knows steps by what they are made from: the code, the
+makes weights and places them, and a `Store` knows steps by what they are made from: the code, the
 versions, the machine and the arguments, so that a known one need not be traced.
 """
 
@@ -15,7 +15,7 @@ import pickle
 import platform
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -26,6 +26,7 @@ from ap10k_jax import atomic
 
 KEPT = 8  # compiled steps in a store; HRNet-w32's has 22 MB
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
+CACHE_HIT = "/jax/compilation_cache/cache_hits"  # jax.monitoring's
 log = logging.getLogger(__name__)
 
 
@@ -41,26 +42,27 @@ class Ahead:
         state_shapes: Callable[[], PyTree[jax.ShapeDtypeStruct]],
         batch_shapes: dict[str, jax.ShapeDtypeStruct],
         *,
+        devices: Sequence[jax.Device],
         store: "Store | None" = None,
         made_from: tuple = (),
     ):
         """`made_from`: what, beside the batch's shapes, tells this function from others.
 
         The state's shapes should follow from it, too: they are asked for if the store lacks the
-        step.
+        step. `devices` are those that the function runs on.
         """
         self._function, self._shapes = function, shapes_of(batch_shapes)
         self._compiled: Callable | None = None
         self._error: Exception | None = None
-        key = (*made_from, self._shapes)
+        key = (*made_from, self._shapes, tuple(device.id for device in devices))
 
         def work() -> None:
             try:
-                self._compiled = store and store.load(key)
+                self._compiled = store and store.load(key, devices)
                 if self._compiled is None:
-                    self._compiled = function.lower(state_shapes(), batch_shapes).compile()
+                    self._compiled, is_new = compile_here(function, state_shapes(), batch_shapes)
                     self._ready.set()
-                    if store:
+                    if store and is_new:
                         store.save(key, self._compiled)
             except Exception as error:  # raised again where the step is called
                 self._error = error
@@ -84,6 +86,28 @@ class Ahead:
         self._thread.join()
 
 
+def compile_here(
+    function: Callable, state: PyTree[jax.ShapeDtypeStruct], batch: dict
+) -> tuple[Callable, bool]:
+    """The compiled function, and whether it was compiled here and now.
+
+    One that comes out of JAX's cache must not go into a store: on CPU (jaxlib 0.10) what was
+    loaded and is written again lacks functions, which is found out only when it runs.
+    """
+    thread, hits = threading.get_ident(), []
+
+    def hear(event: str, **_: str) -> None:
+        if event == CACHE_HIT and threading.get_ident() == thread:
+            hits.append(event)
+
+    jax.monitoring.register_event_listener(hear)
+    try:
+        compiled = function.lower(state, batch).compile()
+        return compiled, not hits
+    finally:
+        jax.monitoring.unregister_event_listener(hear)
+
+
 def shapes_of(batch: dict) -> tuple:
     """Names, shapes and types of a batch's arrays, in one order."""
     return tuple((name, x.shape, str(x.dtype)) for name, x in sorted(batch.items()))
@@ -100,7 +124,7 @@ class Store:
     def __init__(self, folder: Path):
         self._folder = folder
 
-    def load(self, key: tuple) -> Callable | None:
+    def load(self, key: tuple, devices: Sequence[jax.Device]) -> Callable | None:
         """The compiled step that was saved under this key, by the same code on such a machine."""
         path = self._path(key)
         try:
@@ -115,7 +139,9 @@ class Store:
             log.warning("compiling anew: %s is damaged", path)
             return None
         try:
-            compiled = serialize_executable.deserialize_and_load(*pickle.loads(content))
+            compiled = serialize_executable.deserialize_and_load(
+                *pickle.loads(content), execution_devices=devices
+            )
             os.utime(path)
         except Exception as error:  # of XLA, which promises no type
             log.warning("compiling anew: %s cannot be loaded (%s)", path, error)

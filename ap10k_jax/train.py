@@ -274,9 +274,12 @@ def compile_ahead(
         "weights": of_batch(joints),
     }
     step = make_train_step(module, optimizer, shardings, **options)
-    mesh = shardings.batch.mesh.devices.shape
-    made_from = (repr(module), options, mesh)
-    return ahead.Ahead(step, state_shapes, batch_shapes, store=store, made_from=made_from)
+    return ahead.Ahead(
+        *(step, state_shapes, batch_shapes),
+        devices=[*shardings.batch.mesh.devices.flat],
+        store=store,
+        made_from=(repr(module), options),
+    )
 
 
 def initial_variables(config: ConfigDict, module: nn.Module) -> dict:

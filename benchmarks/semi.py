@@ -30,17 +30,18 @@ from configs import semi as semi_config
 
 LABELS = "5,quickstart"
 IMAGES = 3000
+SIZE = 96  # pixels a side of the crop
 START = ({"epochs": 57}, {"epochs": 114, "learning_rate": 1e-3, "warmup_steps": 20})
 PASSES = 171  # over the labelled animals, after the start: about 1,200 steps
 SPLITS = ("validation", "test")
 
 
 def configured(config: ConfigDict, folder: Path, seed: int, **fields: float) -> ConfigDict:
-    """The config at 64 px, its epochs counted in passes; `fields` are its or its optimizer's."""
+    """The config at 96 px, its epochs counted in passes; `fields` are its or its optimizer's."""
     config.seed = seed
     config.data.dir = str(folder / "data")
     config.data.synthetic_images = IMAGES
-    config.data.image_size = 64
+    config.data.image_size = SIZE
     config.data.loader_threads = 2
     config.animals_per_epoch = 0
     config.eval.every_epochs = 0

@@ -79,8 +79,9 @@ def get_config() -> ConfigDict:
     config.semi.weight = 1.0  # of their loss; 0: they only pass BatchNorm, the teacher averages
     config.semi.ramp_up_steps = 500  # in which the weight grows: the first teacher knows little
     config.semi.ema_decay = 0.999  # of the teacher a step, an average over about 1000 steps
-    # Least peak of a pseudo-label's heatmap; that of a target is 1. Lower teaches mistakes.
-    config.semi.confidence = 0.8
+    # Least peak of a pseudo-label's heatmap. Its target is as high as that peak (a label's is 1):
+    # what the teacher doubts is taught as doubtful.
+    config.semi.confidence = 0.3
     # Largest distance between what a crop and its mirror image say, as a share of the crop's side.
     config.semi.agreement = 0.04  # 10 pixels of 256, 2.5 cells of its heatmap
     # Boxes of the split `unlabeled`: COCO, MegaDetector or CSV, see ap10k_jax/boxes.py. "": each
