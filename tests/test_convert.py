@@ -304,7 +304,6 @@ def test_a_file_of_another_network_is_an_error(resnet18, name):
 def test_convolutions_and_deconvolutions_equal_pytorchs():
     """On maps of odd content and even size, where flips and paddings would show."""
     torch = pytest.importorskip("torch")
-    import flax.linen as nn
 
     from ap10k_jax.models import layers
 
@@ -324,8 +323,7 @@ def test_convolutions_and_deconvolutions_equal_pytorchs():
     weight = rng.standard_normal((3, 5, 4, 4)).astype(np.float32)
     path = ("params", "deconv1", "kernel")
     assert convert.torch_shape(path, (4, 4, 3, 5)) == weight.shape
-    deconv = nn.ConvTranspose(5, (4, 4), (2, 2), padding=((2, 2), (2, 2)), use_bias=False)
-    ours = deconv.apply({"params": {"kernel": convert.to_flax(path, weight)}}, x)
+    ours = layers.Deconv(5).apply({"params": {"kernel": convert.to_flax(path, weight)}}, x)
     expected = torch.nn.functional.conv_transpose2d(
         theirs, torch.from_numpy(weight), stride=2, padding=1
     )

@@ -155,6 +155,33 @@ def test_the_table_prints_what_was_published(monkeypatch, capsys):
     assert "published as 94.8 M" in hourglass_line
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_deconvolutions_written_gradient_is_the_derived_one(dtype):
+    """Odd sides, and unlike numbers everywhere, so that nothing turned or exchanged goes unseen."""
+    x = np.random.default_rng(0).standard_normal((2, 5, 3, 4)).astype(np.float32)
+    written = layers.Deconv(6, dtype=jnp.dtype(dtype))
+    derived = nn.ConvTranspose(
+        6, (4, 4), (2, 2), padding=((2, 2), (2, 2)), use_bias=False, dtype=jnp.dtype(dtype)
+    )
+    variables = derived.init(jax.random.key(0), x)
+    assert jax.tree.map(jnp.shape, written.init(jax.random.key(0), x)) == jax.tree.map(
+        jnp.shape, variables
+    )
+
+    def loss(module, variables, x):
+        y = module.apply(variables, x)
+        assert y.shape == (2, 10, 6, 6)
+        assert y.dtype == dtype
+        return jnp.sum(jnp.sin(y.astype(jnp.float32)) * jnp.arange(6))
+
+    gradient = jax.value_and_grad(loss, argnums=(1, 2))
+    tolerance = 1e-5 if dtype == "float32" else 0.05
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=20 * tolerance),
+        *(gradient(module, variables, x) for module in (written, derived)),
+    )
+
+
 def test_batchnorm_equals_the_textbook():
     x = np.random.default_rng(0).normal(5.0, 2.0, (2, 3, 4, 5)).astype(np.float32)
     norm = layers.BatchNorm()

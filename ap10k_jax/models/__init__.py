@@ -16,7 +16,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from ap10k_jax.models import hourglass, hrnet, simplebaseline
+from ap10k_jax.models import hourglass, hrnet, layers, simplebaseline
 
 # Bounds of what a config, which may be a stranger's, can ask for.
 LARGEST_IMAGE = 2048  # pixels a side of the crop
@@ -65,7 +65,7 @@ def init(module: nn.Module, key: Array, *, image_size: tuple[int, int] = (256, 2
     initializers = {}
 
     def record(call, args, kwargs, context):
-        if isinstance(context.module, nn.Conv | nn.ConvTranspose):
+        if isinstance(context.module, nn.Conv | layers.Deconv):
             initializers[(*context.module.path, "kernel")] = context.module.kernel_init
         return call(*args, **kwargs)
 

@@ -70,6 +70,66 @@ def conv(
     )
 
 
+class Deconv(nn.Module):
+    """A transposed convolution of 4x4 and stride 2 without bias: twice the height and width.
+
+    PyTorch's with padding 1. Parameters are those of nn.ConvTranspose.
+    """
+
+    features: int
+    kernel_init: Normal = Normal()
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w d"]:
+        shape = (4, 4, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        return deconv(x.astype(self.dtype), kernel.astype(self.dtype))
+
+
+@jax.custom_vjp
+def deconv(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "4 4 c d"]
+) -> Float[Array, "b 2*h 2*w d"]:
+    """The transposed convolution of `Deconv`.
+
+    The gradient is written out: as XLA's CPU compiler derives that of the kernel, from an input
+    with zeros between its values, it takes 25 to 80 times as long. Here it is the gradient of
+    the strided convolution that a transposed one is the transpose of, the two arguments exchanged.
+    """
+    # PyTorch's padding 1 is padding 4 - 1 - 1 of the dilated input.
+    padding = ((2, 2), (2, 2))
+    return jax.lax.conv_transpose(x, kernel, (2, 2), padding, dimension_numbers=LAYOUT)
+
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def _deconv_forward(x: Array, kernel: Array) -> tuple[Array, tuple]:
+    return deconv(x, kernel), (x, kernel)
+
+
+def _deconv_gradient(kept: tuple, gradient: Array) -> tuple[Array, Array]:
+    x, kernel = kept
+
+    def strided(kernel: Array) -> Array:
+        padding = ((1, 1), (1, 1))
+        return jax.lax.conv_general_dilated(
+            gradient, kernel, (2, 2), padding, dimension_numbers=LAYOUT
+        )
+
+    to_x, transpose = jax.vjp(strided, _turned(kernel))
+    return to_x, _turned(*transpose(x))
+
+
+def _turned(kernel: Array) -> Array:
+    """Rows, columns and the two kinds of channels the other way round; twice, it is as before."""
+    return kernel[::-1, ::-1].swapaxes(2, 3)
+
+
+deconv.defvjp(_deconv_forward, _deconv_gradient)
+
+
 def statistics(x: Float[Array, "b h w c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
     """Mean and biased variance of every channel.
 

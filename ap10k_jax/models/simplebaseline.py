@@ -43,17 +43,7 @@ class SimpleBaseline(nn.Module):
                 x = layers.Residual(convs, **options, name=f"layer{s}_block{b}")(x, train=train)
 
         for d in range(3):
-            # PyTorch's 4x4, stride 2, padding 1 is padding 4 - 1 - 1 of the dilated input.
-            deconv = nn.ConvTranspose(
-                self.deconv_features,
-                (4, 4),
-                (2, 2),
-                padding=((2, 2), (2, 2)),
-                use_bias=False,
-                kernel_init=layers.Normal(),
-                dtype=self.dtype,
-                name=f"deconv{d}",
-            )
+            deconv = layers.Deconv(self.deconv_features, dtype=self.dtype, name=f"deconv{d}")
             norm = layers.BatchNorm(dtype=self.dtype, name=f"deconv{d}_bn")
             x = nn.relu(norm(deconv(x), train=train))
         return layers.heatmap_head(x, self.num_keypoints, name="head")
