@@ -7,6 +7,7 @@ makes weights and places them, and a `Store` knows steps by what they are made f
 versions, the machine and the arguments, so that a known one need not be traced.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import logging
@@ -28,6 +29,10 @@ KEPT = 8  # compiled steps in a store; HRNet-w32's has 22 MB
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 CACHE_HIT = "/jax/compilation_cache/cache_hits"  # jax.monitoring's
 log = logging.getLogger(__name__)
+
+
+class KeptStepError(RuntimeError):
+    """A step out of a store was loaded but does not run; it is no longer there."""
 
 
 class Ahead:
@@ -54,12 +59,15 @@ class Ahead:
         self._function, self._shapes = function, shapes_of(batch_shapes)
         self._compiled: Callable | None = None
         self._error: Exception | None = None
+        self._untried: Callable[[], None] | None = None  # forgets a kept step that has not run yet
         key = (*made_from, self._shapes, tuple(device.id for device in devices))
 
         def work() -> None:
             try:
                 self._compiled = store and store.load(key, devices)
-                if self._compiled is None:
+                if self._compiled:
+                    self._untried = functools.partial(store.forget, key)
+                else:
                     self._compiled, is_new = compile_here(function, state_shapes(), batch_shapes)
                     self._ready.set()
                     if store and is_new:
@@ -79,7 +87,17 @@ class Ahead:
         self._ready.wait()
         if self._compiled is None:
             raise self._error
-        return self._compiled(state, batch)
+        if not self._untried:
+            return self._compiled(state, batch)
+        try:
+            result = jax.block_until_ready(self._compiled(state, batch))
+        except jax.errors.JaxRuntimeError as error:
+            self._untried()
+            raise KeptStepError(
+                f"a compiled step that was kept does not run, and is deleted now: start again ({error})"
+            ) from error
+        self._untried = None
+        return result
 
     def join(self) -> None:
         """Wait until the thread has ended."""
@@ -160,6 +178,10 @@ class Store:
                 path.unlink(missing_ok=True)
         except Exception as error:  # a full disk, or a kind of device that cannot do this
             log.warning("the compiled step is not kept in %s: %s", self._folder, error)
+
+    def forget(self, key: tuple) -> None:
+        """Delete what is kept under this key."""
+        self._path(key).unlink(missing_ok=True)
 
     def _path(self, key: tuple) -> Path:
         name = hashlib.sha256(repr((surroundings(), key)).encode()).hexdigest()

@@ -67,7 +67,14 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "Several hosts: which one 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory; runs/<name of the config>.")
 
 # What the command line turns into a message.
-MISTAKES = (rundir.UserError, AnnotationError, boxes.BoxFileError, OSError, FloatingPointError)
+MISTAKES = (
+    rundir.UserError,
+    AnnotationError,
+    boxes.BoxFileError,
+    OSError,
+    FloatingPointError,
+    ahead.KeptStepError,
+)
 # With AP-10K's species and joints; other data sets have their own.
 AP10K_LIKE = ("ap10k/", "animal_pose/")
 LARGEST_BATCH = 65_536  # animals

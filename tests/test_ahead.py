@@ -151,6 +151,23 @@ def test_where_nothing_can_be_kept_steps_are_compiled(counted, tmp_path, caplog)
     assert step(jnp.zeros(3), ones())[0].tolist() == [4, 4, 4]
 
 
+def test_a_kept_step_that_does_not_run_is_deleted(counted, tmp_path, monkeypatch):
+    """As one that XLA has written incompletely: that shows only when it runs."""
+    function, _ = counted
+    begin(function, tmp_path)
+
+    def incomplete(*arguments):
+        raise jax.errors.JaxRuntimeError("NOT_FOUND: Function wrapped_add not found")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ahead.Store, "load", lambda *_: incomplete)
+        step = begin(function, tmp_path)
+    with pytest.raises(ahead.KeptStepError, match="start again .*wrapped_add not found"):
+        step(jnp.zeros(3), ones())
+    assert not [*tmp_path.glob("*.step")]
+    assert begin(function, tmp_path)(jnp.zeros(3), ones())[0].tolist() == [4, 4, 4]
+
+
 def test_only_the_steps_used_last_are_kept(counted, tmp_path, monkeypatch):
     function, _ = counted
     monkeypatch.setattr(ahead, "KEPT", 2)
