@@ -94,7 +94,7 @@ class Ahead:
         except jax.errors.JaxRuntimeError as error:
             self._untried()
             raise KeptStepError(
-                f"a compiled step that was kept does not run, and is deleted now: start again ({error})"
+                f"a compiled step that was kept does not run; it is deleted, start again ({error})"
             ) from error
         self._untried = None
         return result

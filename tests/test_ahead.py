@@ -162,7 +162,7 @@ def test_a_kept_step_that_does_not_run_is_deleted(counted, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(ahead.Store, "load", lambda *_: incomplete)
         step = begin(function, tmp_path)
-    with pytest.raises(ahead.KeptStepError, match="start again .*wrapped_add not found"):
+    with pytest.raises(ahead.KeptStepError, match=r"start again .*wrapped_add not found"):
         step(jnp.zeros(3), ones())
     assert not [*tmp_path.glob("*.step")]
     assert begin(function, tmp_path)(jnp.zeros(3), ones())[0].tolist() == [4, 4, 4]
