@@ -140,7 +140,8 @@ class Store:
     """
 
     def __init__(self, folder: Path):
-        self._folder = folder
+        # Once, and early: source files that are edited while a step compiles are not what it is of.
+        self._folder, self._surroundings = folder, surroundings()
 
     def load(self, key: tuple, devices: Sequence[jax.Device]) -> Callable | None:
         """The compiled step that was saved under this key, by the same code on such a machine."""
@@ -184,7 +185,7 @@ class Store:
         self._path(key).unlink(missing_ok=True)
 
     def _path(self, key: tuple) -> Path:
-        name = hashlib.sha256(repr((surroundings(), key)).encode()).hexdigest()
+        name = hashlib.sha256(repr((self._surroundings, key)).encode()).hexdigest()
         return self._folder / f"{name}.step"
 
 
