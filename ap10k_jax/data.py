@@ -22,6 +22,7 @@ import tensorflow_datasets as tfds
 import tfds_ap10k  # noqa: F401  registers the builders
 from ap10k_jax import keypoints, transforms
 from ap10k_jax.patches import Patches
+from ap10k_jax.photographs import Photographs
 from tfds_ap10k import splits
 
 SPLITS = ("train", "validation", "test")
@@ -68,6 +69,8 @@ class Animals:
         labeled = [a for a in chosen if any(a["keypoints"][2::3])]
         self.unlabeled = len(chosen) - len(labeled)
         self._index = [(record_of[a["image_id"]], a) for a in labeled[: max_animals or None]]
+        # where each of these animals' photographs is among `images`, all of the split's
+        self.image_places = np.array([place for place, _ in self._index], int)
         place_of = {a["id"]: i for i, a in enumerate(annotations["annotations"])}
         # where each of these animals is among all of the split's
         self.places = np.array([place_of[a["id"]] for _, a in self._index], int)
@@ -132,8 +135,14 @@ class Animals:
         """Those of these animals that are on the images with these ids."""
         part = copy.copy(self)
         kept = [i for i, (_, animal) in enumerate(self._index) if animal["image_id"] in ids]
-        part._index, part.places = [self._index[i] for i in kept], self.places[kept]
+        part._index = [self._index[i] for i in kept]
+        part.places, part.image_places = self.places[kept], self.image_places[kept]
         return part
+
+    @property
+    def images(self) -> list[dict]:
+        """The COCO records of all photographs of the split."""
+        return self._coco["images"]
 
     def annotation(self, index: int) -> dict:
         """The COCO record of an animal."""
@@ -256,7 +265,7 @@ def train_batches(
     multiple_of: int = 1,
     rows: Callable[[int], range] = range,
     threads: int = 4,
-    patches: Patches | None = None,
+    kept: Photographs | Patches | None = None,
     cut: bool = True,
 ) -> grain.IterDataset:
     """`epochs` passes over the animals, each in an order of its own, one augmented crop each.
@@ -267,17 +276,20 @@ def train_batches(
     several processes share a batch, `rows` says which of its n rows this one reads: all, or those
     of `devices.rows`. The iterator's state is the same in all of them.
 
-    With `patches` the same views are cut from those; without `cut`, batches hold in place of
-    `image` the `matrix` (b, 2, 3) from crop to patch pixels, for the device to cut.
+    `kept` has what the views are cut from in place of photographs that are decoded every time: with
+    `Photographs` the crops are the same to the bit, with `Patches` but for resampling. Of patches,
+    without `cut`, batches hold in place of `image` the `matrix` (b, 2, 3) from crop to patch
+    pixels, for the device to cut.
     """
     options = {"image_size": image_size, "augmentation": augmentation}
     options |= {"keypoint_set": animals.keypoint_set}
-    if patches is None:
-        source, crop = animals, functools.partial(augmented, **options)
-    elif patches.animals is not animals:
-        raise ValueError("these are patches of other animals")
+    if kept is not None and kept.animals is not animals:
+        raise ValueError("what is kept is of other animals")
+    if isinstance(kept, Patches):
+        source, crop = Labels(animals), functools.partial(kept.framed, cut=cut, **options)
     else:
-        source, crop = Labels(animals), functools.partial(patches.framed, cut=cut, **options)
+        source = animals if kept is None else kept
+        crop = functools.partial(augmented, **options)
     crops = grain.MapDataset.source(source).seed(seed).shuffle().random_map(crop)
     batches = Batches(
         crops,
@@ -358,7 +370,7 @@ def augmented(
     augmentation: transforms.Augmentation,
     keypoint_set: keypoints.KeypointSet = keypoints.AP10K,
 ) -> dict:
-    """A random crop of one of `Animals`' examples."""
+    """A random crop of one of `Animals`' examples, or of `Photographs`'."""
     return transforms.sample(
         decoded(example),
         rng,
@@ -375,6 +387,8 @@ def upright(example: dict, *, image_size: int) -> dict:
 
 def decoded(example: dict) -> dict:
     """The example with its photograph's pixels as `image` in place of the stored bytes."""
+    if "image" in example:
+        return example
     rest = {k: v for k, v in example.items() if k not in ("bytes", "file_name")}
     return rest | {"image": transforms.decode_image(example["bytes"], example["file_name"])}
 

@@ -42,6 +42,7 @@ from ap10k_jax import (
     metrics,
     models,
     patches,
+    photographs,
     predict,
     processes,
     resident,
@@ -193,14 +194,14 @@ def run_here(
         with mistakes_in("semi.batch_size", config.semi.batch_size):
             unlabelled = semi.open_pool(config, hidden, num_keypoints=len(joints))
     with mistakes_in("data.input", config.data.input):
-        source = choose_input(config, training, workdir)
+        source = choose_input(config, training)
     # Only now: a mistake until here can be mended in the same place.
     opened = {"train": training, "validation": validation, **scored, **unlabelled}
     begin(workdir, config, joints, opened, source=source.kind, found=found)
-    if source.patches:
+    if source.kind in ("cache", "device"):
         # a photograph that cannot be decoded
         with processes.first_ahead("patches"), mistakes_in("data.name", config.data.name):
-            source.patches.fill(threads=config.data.loader_threads)
+            source.kept.fill(threads=config.data.loader_threads)
     passes = train.in_passes(config, len(training))
     method = train.supervised(passes, training, shardings, source)
     whole = len(training) >= config.batch_size
@@ -233,7 +234,7 @@ def begin(
     found: Mapping | None = None,
 ) -> None:
     """Write what is known of the run before its first step, and see that all processes see it."""
-    processes.agree(data={split: a.fingerprint for split, a in animals.items()}, source=source)
+    processes.agree(data={split: a.fingerprint for split, a in animals.items()})
     with processes.first_ahead("--workdir"):
         if processes.is_first():
             rundir.open_run(workdir, config, joints)
@@ -300,8 +301,7 @@ def check(config: ConfigDict, *, device_count: int) -> None:
         with_labels_only = "where config.semi.batch_size is set"
         expect(config.batch_parts == 1, "batch_parts", f"1 {with_labels_only}")
         expect(not config.model.remat, "model.remat", f"False {with_labels_only}")
-        fits = config.data.input in ("stream", "cache")
-        expect(fits, "data.input", f"stream or cache {with_labels_only}")
+        expect(config.data.input != "device", "data.input", f"not device {with_labels_only}")
     unknown = [s for s in names(config.eval.splits) if s not in data.SPLITS]
     expect(not unknown, "eval.splits", f"comma-separated names out of {', '.join(data.SPLITS)}")
     expect(config.eval.decode in codec.METHODS, "eval.decode", f"one of {', '.join(codec.METHODS)}")
@@ -404,16 +404,17 @@ def open_animals(config: ConfigDict, split: str, species: str, drawn: dict) -> d
     return animals
 
 
-def choose_input(config: ConfigDict, animals: data.Animals, workdir: Path) -> resident.Input:
+def choose_input(config: ConfigDict, animals: data.Animals) -> resident.Input:
     """Where training crops come from; printed. Raises ValueError, see `resident.choose`."""
-    kept = patches.Patches(
+    folder = Path(config.data.dir).expanduser()
+    decoded = photographs.Photographs(animals, folder / "photographs")
+    small = patches.Patches(
         animals,
-        Path(config.data.dir).expanduser() / "patches",
+        folder / "patches",
         image_size=config.data.image_size,
         augmentation=transforms.Augmentation(**config.augment),
     )
-    earlier = rundir.earlier_input(workdir)
-    source = resident.choose(config.data.input, kept, jax.local_devices()[0], earlier=earlier)
+    source = resident.choose(config.data.input, decoded, small, jax.local_devices()[0])
     print(f"training crops: {source.kind} ({source.reason})")
     return source
 

@@ -6,22 +6,15 @@ Cutting a crop from it takes a small part of the time that decoding the photogra
 are one and a half times as wide as the crop: then a median AP-10K photograph, of which crops show
 two image pixels as one, loses little but what a crop cannot show anyway.
 
-The folder holds two files for a split, named by a digest of all that decides the pixels, so that
-other data, sizes or augmentation never meet old patches:
-
-    <digest>-384px.pixels   uint8 (animals of the split, side, side, 3), with holes
-    <digest>-384px.done     a byte an animal: 1 once its patch is safely there
-
-so runs on some species fill some rows, a killed filling goes on, and several runs can share it.
+The files of a split (rows.py), a row an animal, are named by a digest of all that decides the
+pixels, so that other data, sizes or augmentation never meet old patches. Runs on some species fill
+some rows, a killed filling goes on, and several runs can share it.
 """
 
 import dataclasses
-import errno
 import functools
 import hashlib
 import json
-import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -31,7 +24,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from tqdm import tqdm
 
-from ap10k_jax import keypoints, transforms
+from ap10k_jax import keypoints, rows, transforms
 
 VERSION = 1  # of the pixels; a change makes all files anew
 PHOTOGRAPHS_AT_ONCE = 64  # between two marks on disk
@@ -82,75 +75,43 @@ class Patches:
             "augmentation": dataclasses.asdict(shown),
         }
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-        self._pixels_path = folder / f"{digest}-{self.side}px.pixels"
-        self._done_path = folder / f"{digest}-{self.side}px.done"
-
-    @property
-    def row_bytes(self) -> int:
-        return 3 * self.side**2
+        sizes = np.full(animals.split_size, 3 * self.side**2)
+        self._rows = rows.Rows(folder, f"{digest}-{self.side}px", sizes)
 
     @property
     def bytes(self) -> int:
         """Of the patches of these animals."""
-        return len(self.animals) * self.row_bytes
+        return len(self.animals) * 3 * self.side**2
 
     def missing(self) -> Int[np.ndarray, "n"]:
         """Indices of the animals whose patches are not there yet."""
-        done = np.zeros(self.animals.split_size, np.uint8)
-        whole = self._pixels_path.exists() and self._pixels_path.stat().st_size == self._size
-        if whole and self._done_path.exists():
-            stored = np.fromfile(self._done_path, np.uint8)[: len(done)]
-            done[: len(stored)] = stored
-        return np.flatnonzero(done[self.animals.places] != 1)
+        return np.flatnonzero(~self._rows.done()[self.animals.places])
 
     def obstacle(self) -> str:
         """Why what is missing cannot be written; "" if it can, and leaves a tenth of the room."""
-        needed = len(self.missing()) * self.row_bytes
-        above = next(p for p in (self.folder, *self.folder.absolute().parents) if p.exists())
-        if needed and not os.access(above, os.W_OK):
-            return f"{above} cannot be written to"
-        free = shutil.disk_usage(above).free
-        if needed > 0.9 * free:
-            return (
-                f"{needed / 1e9:.2f} GB of patches do not fit in {above}: {free / 1e9:.2f} GB free"
-            )
-        return ""
+        return self._rows.obstacle(self.animals.places[self.missing()], share=0.9)
 
     def fill(self, *, threads: int) -> None:
         """Make the patches that are missing. Raises ValueError that names a faulty photograph."""
         missing = self.missing()
         if not len(missing):
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not self._pixels_path.exists() or self._pixels_path.stat().st_size != self._size:
-            self._done_path.write_bytes(b"")  # marks of pixels that are gone mean nothing
-        # Written with pwrite: a memory map ends the process with a signal where the disk is full.
-        pixels = os.open(self._pixels_path, os.O_RDWR | os.O_CREAT, 0o644)
-        done = os.open(self._done_path, os.O_RDWR | os.O_CREAT, 0o644)
         groups = _by_photograph(missing, self.animals)
         bar = tqdm(total=len(missing), desc="patches", unit="animal", dynamic_ncols=True)
-        try:
-            os.ftruncate(pixels, self._size)
-            with bar, ThreadPoolExecutor(threads) as pool:
-                for start in range(0, len(groups), PHOTOGRAPHS_AT_ONCE):
-                    some = groups[start : start + PHOTOGRAPHS_AT_ONCE]
-                    for _ in pool.map(functools.partial(self._write, pixels), some):
-                        pass
-                    os.fsync(pixels)  # a mark is never there before its pixels
-                    written = [index for group in some for index in group]
-                    for place in self.animals.places[written]:
-                        os.pwrite(done, b"\1", int(place))
-                    bar.update(len(written))
-            os.fsync(done)
-        finally:
-            os.close(pixels)
-            os.close(done)
+        with rows.File(self._rows, write=True) as file, bar, ThreadPoolExecutor(threads) as pool:
+            for start in range(0, len(groups), PHOTOGRAPHS_AT_ONCE):
+                some = groups[start : start + PHOTOGRAPHS_AT_ONCE]
+                for _ in pool.map(functools.partial(self._write, file), some):
+                    pass
+                written = [index for group in some for index in group]
+                file.mark(self.animals.places[written])
+                bar.update(len(written))
 
     @functools.cached_property
     def pixels(self) -> UInt8[np.ndarray, "n side side 3"]:
         """All patches of the split, by `places`; those that are not filled are black."""
-        shape = (self.animals.split_size, self.side, self.side, 3)
-        return np.memmap(self._pixels_path, np.uint8, "r", shape=shape)
+        with rows.File(self._rows, write=False) as file:
+            return file.pixels.reshape(-1, self.side, self.side, 3)
 
     def framed(
         self,
@@ -182,10 +143,6 @@ class Patches:
             "image": cv2.warpAffine(patch, matrix, (image_size, image_size), flags=flags)
         }
 
-    @property
-    def _size(self) -> int:
-        return self.animals.split_size * self.row_bytes
-
     @functools.cached_property
     def _regions(self) -> Int[np.ndarray, "n 4"]:
         """x, y, width, height in image pixels of what each patch shows."""
@@ -208,7 +165,7 @@ class Patches:
         # pixel centres are whole numbers: the region's edge is half a pixel before its first
         return np.column_stack([np.diag(zoom), (0.5 - region[:2]) * zoom - 0.5])
 
-    def _write(self, file: int, group: list[int]) -> None:
+    def _write(self, file: rows.File, group: list[int]) -> None:
         """The patches of the animals of one photograph."""
         example = self.animals[group[0]]
         record, name = self.animals.image(group[0]), example["file_name"]
@@ -221,9 +178,7 @@ class Patches:
             shrunk = (min(width, self.side), min(height, self.side))
             patch = np.zeros((self.side, self.side, 3), np.uint8)
             patch[: shrunk[1], : shrunk[0]] = cv2.resize(part, shrunk, interpolation=cv2.INTER_AREA)
-            place = int(self.animals.places[index])
-            if os.pwrite(file, patch.tobytes(), place * self.row_bytes) < self.row_bytes:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._pixels_path))
+            file.write(int(self.animals.places[index]), patch)
 
 
 def _by_photograph(indices: Int[np.ndarray, "n"], animals: Source) -> list[list[int]]:

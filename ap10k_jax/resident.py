@@ -1,9 +1,10 @@
 """Where training crops come from, and the patches of a data set in the device's own memory.
 
-`stream` decodes every photograph every time and cuts the reference's very crops; `cache` cuts them
-from patches (patches.py) on the host; `device` holds the patches in the device's memory and cuts
-there, so that the host sends a few numbers an animal. The views are the same in all three; `cache`
-and `device` differ in rounding only, `stream` in that it does not shrink with antialiasing.
+`stream` decodes every photograph every time; `decoded` keeps the pixels on disk (photographs.py)
+and cuts the same crops from them to the bit: the reference's. `cache` cuts them from patches
+(patches.py) on the host; `device` holds the patches in the device's memory and cuts there, so that
+the host sends a few numbers an animal. These two differ in rounding only, and from the others in
+that patches are shrunk with antialiasing. The views are the same in all four.
 
 Every device holds all patches: then a batch that is split over devices is cut without
 communication, and is the same on any number of them.
@@ -17,46 +18,47 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from ap10k_jax import devices
+from ap10k_jax import devices, photographs
 from ap10k_jax.patches import Patches
+from ap10k_jax.photographs import Photographs
 
-INPUTS = ("auto", "stream", "cache", "device")
-SHARE = 0.25  # of a device's memory that patches may take; the rest is for the network
+INPUTS = ("auto", "stream", "decoded", "cache", "device")
+SHARE = 0.5  # of the host's memory, and of the free disk, that `auto` lets photographs take
 
 
 class Input(NamedTuple):
-    kind: str  # stream, cache or device
-    patches: Patches | None  # None where photographs are streamed
+    kind: str  # stream, decoded, cache or device
+    kept: Photographs | Patches | None  # None where photographs are streamed
     reason: str  # of the choice, to be printed
 
 
 STREAM = Input("stream", None, "as asked")
 
 
-def choose(
-    asked: str, patches: Patches | None, device: jax.Device, *, earlier: str | None = None
-) -> Input:
-    """The way that was asked for; for "auto" the fastest that there is room for.
+def choose(asked: str, decoded: Photographs, patches: Patches, device: jax.Device) -> Input:
+    """The way that was asked for; for "auto" `decoded` where there is room for it, else `stream`.
 
-    `earlier` is what the same run used at an earlier start: its numbers should stay the same, so
-    that auto does not change to or from streaming. Raises ValueError where what was asked for has
-    no room.
+    Auto keeps to the two that cut the reference's very crops, so that it never changes a result.
+    Room is memory too: pixels that have to come from a disk every time are slower than JPEGs.
+    Raises ValueError where what was asked for has no room.
     """
-    if asked == "stream" or (asked == "auto" and earlier == "stream"):
-        return STREAM if asked == "stream" else STREAM._replace(reason="as this run began")
+    if asked == "stream":
+        return STREAM
+    if asked in ("auto", "decoded"):
+        size, memory = f"{decoded.bytes / 1e9:.2f} GB of pixels", photographs.memory()
+        if asked == "decoded":
+            return Input(asked, decoded, f"as asked, {size}")
+        if decoded.bytes > SHARE * memory:
+            least = f"more than half of the memory, {memory / 1e9:.1f} GB"
+            return STREAM._replace(reason=f"{size} are {least}; see data.input in configs/base.py")
+        obstacle = decoded.obstacle(share=SHARE)
+        return STREAM._replace(reason=obstacle) if obstacle else Input("decoded", decoded, size)
     size, memory = f"{patches.bytes / 1e9:.2f} GB of patches", device_memory(device)
     if obstacle := patches.obstacle():
-        if asked == "auto" and not earlier:
-            return Input("stream", None, obstacle)
-        raise ValueError(f"{obstacle}; mend that, or choose stream in a new run")
-    room = f"{size}; the device has {memory / 1e9:.1f} GB"
+        raise ValueError(f"{obstacle}; mend that, or choose stream")
     if asked == "device" and memory and patches.bytes > 0.9 * memory:
-        raise ValueError(f"{room}; choose cache")
-    if asked != "auto":
-        return Input(asked, patches, f"as asked, {size}")
-    if not memory:
-        return Input("cache", patches, f"{size}; the device has no memory of its own")
-    return Input("device" if patches.bytes <= SHARE * memory else "cache", patches, room)
+        raise ValueError(f"{size}; the device has {memory / 1e9:.1f} GB; choose cache")
+    return Input(asked, patches, f"as asked, {size}")
 
 
 def device_memory(device: jax.Device) -> int:

@@ -89,13 +89,6 @@ def flatten(tree: dict, prefix: str = "") -> dict:
     return flat
 
 
-def earlier_input(workdir: Path) -> str | None:
-    """The way that the run's first start read its data, see resident.py; None before it."""
-    path = workdir / "environment.json"
-    starts = read_json(path, list) if path.exists() else []
-    return starts[0].get("input") if starts else None
-
-
 def write_environment(
     workdir: Path,
     animals: dict[str, data.Animals],

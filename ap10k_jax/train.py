@@ -347,7 +347,7 @@ def supervised(
         multiple_of=shardings.batch.mesh.size * config.batch_parts,
         rows=functools.partial(devices.rows, shardings),
         threads=config.data.loader_threads,
-        patches=source.patches,
+        kept=source.kept,
         cut=not on_device,
     )
     make_step = functools.partial(
@@ -357,7 +357,7 @@ def supervised(
         return Method(batches, ("image", "keypoints", "weights"), init_state, make_step)
     make_step = resident.make_step(
         make_step,
-        source.patches,
+        source.kept,
         image_size=config.data.image_size,
         places=animals.places,
     )

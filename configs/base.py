@@ -56,13 +56,14 @@ def get_config() -> ConfigDict:
     config.data.image_size = 256  # side of the square crop in pixels; heatmaps have a quarter
     config.data.max_animals = 0  # > 0: only the first so many of every split (overfitting checks)
     config.data.loader_threads = 4
-    # Where training crops come from: "stream" decodes every photograph every time and cuts the
-    # reference's very crops; "cache" cuts them from small pictures of every animal, kept in
-    # data.dir/patches; "device" does so in the accelerator's memory. "auto": the last of them that
-    # there is room for. These two are softer where the photograph is large; two short runs of each
-    # showed no difference in AP beyond the seeds' (benchmarks/RESULTS.md), but the paper's numbers
-    # were made with the reference's crops, so they are the default.
-    config.data.input = "stream"
+    # Where training crops come from. "stream" decodes every photograph every time; "decoded" keeps
+    # the pixels in data.dir/photographs (AP-10K: 13 GB) and cuts the same crops to the bit. "auto"
+    # is "decoded" where half of the memory and half of the free disk are enough, else "stream".
+    # "cache" cuts crops from small pictures of every animal, kept in data.dir/patches (4 GB), and
+    # "device" does so in the accelerator's memory: the least work for the host, but softer crops
+    # where the photograph is large. No difference in AP has been seen (benchmarks/RESULTS.md), but
+    # the paper's numbers were made with the reference's crops, so these two must be asked for.
+    config.data.input = "auto"
 
     # Transfer and few-shot (Table 10): the images of data.species are divided anew.
     config.draw = ConfigDict()

@@ -39,7 +39,7 @@ def batches(animals, **options):
 def test_views_do_not_depend_on_where_the_pixels_come_from(animals, filled):
     streamed = batches(animals)
     for options in ({}, {"cut": False}):
-        for one, other in zip(streamed, batches(animals, patches=filled, **options), strict=True):
+        for one, other in zip(streamed, batches(animals, kept=filled, **options), strict=True):
             for name in LABELS:
                 np.testing.assert_array_equal(one[name], other[name])
 
@@ -67,7 +67,7 @@ def test_crops_agree_but_for_resampling(animals, tmp_path):
     kept = patches_of(animals, tmp_path)
     kept.fill(threads=2)
     differences = []
-    for one, other in zip(batches(animals), batches(animals, patches=kept), strict=True):
+    for one, other in zip(batches(animals), batches(animals, kept=kept), strict=True):
         apart = np.abs(one["image"].astype(int) - other["image"])
         # Where either is black beyond the photograph the edge is softer by a pixel of the patch.
         edge = (one["image"].max(-1) == 0) | (other["image"].max(-1) == 0)
@@ -108,7 +108,7 @@ def test_what_a_crop_can_show_is_in_the_patch(animals, tmp_path):
     assert np.all(kept._regions[:9, 2:] < sizes), "the test should have regions of a part"
     augmentation = dataclasses.replace(AUGMENTATION, **certain)
     options = {"epochs": 20, "augmentation": augmentation}
-    for batch in batches(animals, patches=kept, **options):
+    for batch in batches(animals, kept=kept, **options):
         # no crop leaves these photographs: they are ten times as wide as the animals
         assert batch["image"].min() >= 254
 
@@ -126,13 +126,13 @@ def test_patches_are_not_larger_than_the_photograph_and_black_beyond(animals, fi
 
 
 def test_crops_do_not_depend_on_the_threads(animals, filled):
-    one, many = (batches(animals, patches=filled, threads=threads) for threads in (1, 5))
+    one, many = (batches(animals, kept=filled, threads=threads) for threads in (1, 5))
     for a, b in zip(one, many, strict=True):
         np.testing.assert_array_equal(a["image"], b["image"])
 
 
 def test_a_restored_iterator_goes_on_where_it_was(animals, filled):
-    options = {"batch_size": 8, "epochs": 2, "seed": 0, "image_size": SIZE, "patches": filled}
+    options = {"batch_size": 8, "epochs": 2, "seed": 0, "image_size": SIZE, "kept": filled}
     iterator = iter(data.train_batches(animals, **options))
     next(iterator)
     state, rest = iterator.get_state(), list(iterator)
@@ -157,7 +157,7 @@ def test_a_few_species_fill_their_rows_and_the_rest_is_added(
     row_of = {animals.annotation(i)["id"]: animals.places[i] for i in range(len(animals))}
     assert few.places.tolist() == [row_of[few.annotation(i)["id"]] for i in range(len(few))]
     with pytest.raises(ValueError, match="of other animals"):
-        batches(few, patches=whole)
+        batches(few, kept=whole)
 
 
 def test_a_killed_filling_goes_on(animals, filled, tmp_path, monkeypatch):
@@ -224,7 +224,7 @@ def test_marks_without_their_pixels_mean_nothing(animals, tmp_path):
     kept = patches_of(animals, tmp_path)
     kept.fill(threads=1)
     before = np.array(kept.pixels)
-    os.truncate(kept._pixels_path, 1000)
+    os.truncate(kept._rows.pixels_path, 1000)
     again = patches_of(animals, tmp_path)
     assert len(again.missing()) == len(animals)
     again.fill(threads=1)

@@ -2,13 +2,26 @@
 
 import dataclasses
 import functools
+import os
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
-from ap10k_jax import data, devices, main, patches, resident, rundir, runlog, train, transforms
+from ap10k_jax import (
+    data,
+    devices,
+    main,
+    patches,
+    photographs,
+    resident,
+    rows,
+    rundir,
+    runlog,
+    train,
+    transforms,
+)
 
 SIZE = 64
 
@@ -39,7 +52,7 @@ def cut(kept, animals, batch, shardings):
 
 def test_the_device_cuts_what_the_host_cuts(animals, kept):
     options = {"batch_size": 16, "epochs": 1, "seed": 0, "image_size": SIZE, "multiple_of": 8}
-    options |= {"patches": kept}
+    options |= {"kept": kept}
     on_host = data.train_batches(animals, **options)
     views = data.train_batches(animals, cut=False, **options)
     for one, other in zip(on_host, views, strict=True):
@@ -54,7 +67,7 @@ def test_the_device_cuts_what_the_host_cuts(animals, kept):
 
 def test_one_and_eight_devices_cut_alike(animals, kept, one_device):
     options = {"batch_size": 16, "epochs": 1, "seed": 0, "image_size": SIZE}
-    batch = next(iter(data.train_batches(animals, patches=kept, cut=False, **options)))
+    batch = next(iter(data.train_batches(animals, kept=kept, cut=False, **options)))
     np.testing.assert_array_equal(
         cut(kept, animals, batch, one_device), cut(kept, animals, batch, devices.shardings())
     )
@@ -91,44 +104,45 @@ def device(bytes_limit=None):
 
 
 def stand_in(gigabytes, obstacle=""):
-    return SimpleNamespace(bytes=int(gigabytes * 1e9), obstacle=lambda: obstacle)
+    return SimpleNamespace(bytes=int(gigabytes * 1e9), obstacle=lambda **share: obstacle)
 
 
 @pytest.mark.parametrize(
-    ("memory", "size", "obstacle", "chosen"),
+    ("memory", "size", "obstacle", "chosen", "reason"),
     [
-        (60e9, 4, "", "device"),
-        (12e9, 4, "", "cache"),  # a V100 of 16 GB: w48 needs the rest
-        (None, 4, "", "cache"),  # a CPU
-        (60e9, 4, "the disk is full", "stream"),
+        (32e9, 13, "", "decoded", "13.00 GB of pixels"),
+        (16e9, 13, "", "stream", "13.00 GB of pixels are more than half of the memory, 16.0 GB"),
+        (32e9, 13, "the disk is full", "stream", "the disk is full"),
     ],
 )
-def test_auto_is_the_fastest_that_there_is_room_for(memory, size, obstacle, chosen):
-    assert resident.choose("auto", stand_in(size, obstacle), device(memory)).kind == chosen
+def test_auto_keeps_to_the_references_crops(monkeypatch, memory, size, obstacle, chosen, reason):
+    monkeypatch.setattr(photographs, "memory", lambda: memory)
+    source = resident.choose("auto", stand_in(size, obstacle), stand_in(4), device(60e9))
+    assert source.kind == chosen
+    assert reason in source.reason
+    assert (source.kept is None) == (chosen == "stream")
 
 
-@pytest.mark.parametrize("asked", ["stream", "cache", "device"])
+def test_the_memory_is_this_machines_or_less():
+    here = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 2**28 < photographs.memory() <= here
+
+
+@pytest.mark.parametrize("asked", ["stream", "decoded", "cache", "device"])
 def test_what_is_asked_for_is_done(asked):
+    decoded, small = stand_in(1e6), stand_in(4)
     for memory in (None, 12e9):
-        source = resident.choose(asked, stand_in(4), device(memory))
+        source = resident.choose(asked, decoded, small, device(memory))
         assert source.kind == asked
-        assert (source.patches is None) == (asked == "stream")
+        kept = {"stream": None, "decoded": decoded, "cache": small, "device": small}
+        assert source.kept is kept[asked]
 
 
 def test_what_is_asked_for_and_cannot_be_is_refused():
     with pytest.raises(ValueError, match="disk is full; mend that, or choose stream"):
-        resident.choose("cache", stand_in(4, "the disk is full"), device())
+        resident.choose("cache", stand_in(1), stand_in(4, "the disk is full"), device())
     with pytest.raises(ValueError, match=r"4\.00 GB of patches; the device has 4\.0 GB; choose"):
-        resident.choose("device", stand_in(4), device(4e9))
-
-
-def test_auto_keeps_to_what_the_run_began_with():
-    began = resident.choose("auto", stand_in(4), device(60e9), earlier="stream")
-    assert began.kind == "stream"
-    with pytest.raises(ValueError, match="in a new run"):
-        resident.choose("auto", stand_in(4, "the disk is full"), device(60e9), earlier="cache")
-    # the same pixels on the other side: that may change
-    assert resident.choose("auto", stand_in(4), device(60e9), earlier="cache").kind == "device"
+        resident.choose("device", stand_in(1), stand_in(4), device(4e9))
 
 
 def test_a_disk_without_room_and_a_folder_without_leave_are_said(kept, animals, monkeypatch):
@@ -142,11 +156,11 @@ def test_a_disk_without_room_and_a_folder_without_leave_are_said(kept, animals, 
     needed = elsewhere.bytes
     for free, fits in ((needed / 0.89, True), (needed / 0.91, False)):
         usage = SimpleNamespace(free=free)
-        monkeypatch.setattr(patches.shutil, "disk_usage", lambda path, usage=usage: usage)
+        monkeypatch.setattr(rows.shutil, "disk_usage", lambda path, usage=usage: usage)
         assert (not elsewhere.obstacle()) == fits
         assert not kept.obstacle()  # all there already
     assert "do not fit" in elsewhere.obstacle()
-    monkeypatch.setattr(patches.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(rows.os, "access", lambda path, mode: False)
     assert elsewhere.obstacle() == f"{kept.folder.parent} cannot be written to"
     assert not kept.obstacle()
 
@@ -159,9 +173,9 @@ def losses(workdir):
 
 
 def test_the_way_is_said(config, animals, tmp_path, capsys):
-    for asked, kind in (("auto", "cache"), ("device", "device"), ("stream", "stream")):
+    for asked, kind in (("auto", "decoded"), ("device", "device"), ("stream", "stream")):
         config.data.input = asked
-        assert main.choose_input(config, animals, tmp_path).kind == kind
+        assert main.choose_input(config, animals).kind == kind
         assert f"training crops: {kind} (" in capsys.readouterr().out
 
 
@@ -216,7 +230,7 @@ def test_a_killed_run_on_the_device_ends_as_an_uninterrupted_one(config, tmp_pat
 
 
 def test_another_way_is_another_run(config, tmp_path):
-    assert rundir.earlier_input(tmp_path) is None
+    config.data.input = "stream"
     rundir.open_run(tmp_path / "run", config)
     config.data.input = "cache"
     with pytest.raises(rundir.UserError, match=r"data\.input: stream there, cache now"):

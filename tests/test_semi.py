@@ -369,7 +369,7 @@ def test_without_animals_without_labels_there_is_nothing_to_do(config, tmp_path)
         ("draw.images", 140, "config.draw.images chooses"),
         ("batch_parts", 2, "1 where config.semi.batch_size is set"),
         ("model.remat", True, "False where config.semi.batch_size is set"),
-        ("data.input", "device", "stream or cache where config.semi.batch_size is set"),
+        ("data.input", "device", "not device where config.semi.batch_size is set"),
     ],
 )
 def test_a_value_that_cannot_work_is_named(field, value, message):

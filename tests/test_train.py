@@ -9,7 +9,7 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from ap10k_jax import checkpoint, devices, evaluate, main, models, rundir, runlog, train
+from ap10k_jax import checkpoint, devices, evaluate, main, models, runlog, train
 from configs import base, cdtl
 
 TIMES = {"images_per_second", "waiting_for_data"}
@@ -202,7 +202,7 @@ def test_a_run_leaves_everything_that_it_promises(whole_run):
     (start,) = json.loads((workdir / "environment.json").read_text())
     assert set(start["fingerprints"]) == {"train", "validation", "test"}
     assert start["packages"]["jax"] == jax.__version__
-    assert start["input"] == rundir.earlier_input(workdir) == "stream"
+    assert start["input"] == "decoded"
     assert json.loads((workdir / "config.json").read_text()) == json.loads(config.to_json())
     per_epoch = start["animals"]["train"] // 16
     logged = [line["step"] for line in lines(workdir) if line["kind"] == "train"]

@@ -1,0 +1,230 @@
+"""Photographs that were decoded once give the very crops of those that are decoded every time."""
+
+import errno
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from ap10k_jax import data, patches, photographs, rows, transforms
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def animals(synthetic_dir):
+    return data.Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
+
+
+def batches(animals, **options):
+    options = {"batch_size": 8, "epochs": 2, "seed": 0, "image_size": SIZE} | options
+    return list(data.train_batches(animals, **options))
+
+
+def assert_same(some, others):
+    for one, other in zip(some, others, strict=True):
+        assert one.keys() == other.keys()
+        for name, values in one.items():
+            np.testing.assert_array_equal(values, other[name])
+
+
+def count_decoded(monkeypatch):
+    decoded, decode = [], transforms.decode_image
+
+    def counted(content, name="image"):
+        decoded.append(name)
+        return decode(content, name)
+
+    monkeypatch.setattr(transforms, "decode_image", counted)
+    return decoded
+
+
+@pytest.fixture
+def streamed(animals):
+    return batches(animals)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_crops_are_the_streamed_ones_and_photographs_are_decoded_once(
+    animals, streamed, tmp_path, monkeypatch, threads
+):
+    decoded = count_decoded(monkeypatch)
+    monkeypatch.setattr(photographs, "BETWEEN_MARKS", 1)
+    kept = photographs.Photographs(animals, tmp_path)
+    assert_same(batches(animals, kept=kept, threads=threads), streamed)
+    images = {animals.image(i)["file_name"] for i in range(len(animals))}
+    assert set(decoded) == images
+    # two threads may meet at the two animals of a photograph, but not in the second epoch
+    assert len(decoded) <= (len(images) if threads == 1 else len(animals))
+    decoded.clear()
+    again = photographs.Photographs(animals, tmp_path)  # as another run has it
+    assert_same(batches(animals, kept=again, threads=threads), streamed)
+    assert not decoded
+
+
+def test_what_a_killed_run_has_not_marked_is_decoded_anew(animals, tmp_path, monkeypatch):
+    monkeypatch.setattr(photographs, "BETWEEN_MARKS", 5)
+    kept = photographs.Photographs(animals, tmp_path)
+    first = [int(np.flatnonzero(animals.image_places == p)[0]) for p in range(7)]
+    images = [kept[i]["image"].copy() for i in first]
+    decoded = count_decoded(monkeypatch)
+    again = photographs.Photographs(animals, tmp_path)
+    for i, image in zip(first, images, strict=True):
+        np.testing.assert_array_equal(again[i]["image"], image)
+    assert decoded == [animals.image(i)["file_name"] for i in first[5:]]
+
+
+def test_an_example_is_the_animals_with_its_pixels(animals, tmp_path):
+    kept = photographs.Photographs(animals, tmp_path)
+    assert len(kept) == len(animals)
+    for _ in range(2):  # decoded, then read
+        example, wanted = kept[3], data.decoded(animals[3])
+        assert example.keys() == wanted.keys()
+        for name, values in wanted.items():
+            np.testing.assert_array_equal(example[name], values)
+    assert not example["image"].flags.writeable  # it is the file
+
+
+def test_it_says_what_it_takes(synthetic_dir, animals, tmp_path):
+    kept = photographs.Photographs(animals, tmp_path)
+    assert kept.bytes == sum(3 * image["width"] * image["height"] for image in animals.images)
+    options = {"data_dir": synthetic_dir, "species": ("Felidae",)}
+    few = data.Animals.open("ap10k/split1", "train", **options)
+    some = photographs.Photographs(few, tmp_path)
+    assert 0 < some.bytes < kept.bytes
+    half = few.of_images({few.image(0)["id"]})
+    assert (
+        photographs.Photographs(half, tmp_path).bytes
+        == 3 * few.image(0)["width"] * few.image(0)["height"]
+    )
+    # the rows of a photograph are the same whoever is chosen
+    for i in range(len(few)):
+        some[i]
+    row_of = {animals.annotation(i)["id"]: i for i in range(len(animals))}
+    for i in range(len(few)):
+        same = kept[row_of[few.annotation(i)["id"]]]
+        np.testing.assert_array_equal(same["image"], some[i]["image"])
+
+
+def test_other_data_have_other_files(animals, tmp_path):
+    photographs.Photographs(animals, tmp_path)[0]
+    other = data.Animals(animals._source, animals.ground_truth(), fingerprint="other")
+    photographs.Photographs(other, tmp_path)[0]
+    assert len(list(tmp_path.glob("*.pixels"))) == 2
+
+
+def test_a_full_disk_costs_time_and_no_crop(animals, streamed, tmp_path, monkeypatch, capsys):
+    write, written = os.pwrite, []
+
+    def fills_up(file, content, where):
+        if len(written) > 10:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(where)
+        return write(file, content, where)
+
+    monkeypatch.setattr(os, "pwrite", fills_up)
+    kept = photographs.Photographs(animals, tmp_path)
+    assert_same(batches(animals, kept=kept), streamed)
+    said = capsys.readouterr().out
+    assert said.count("no more decoded photographs are kept") == 1
+    assert f"{tmp_path}: No space left" in said
+
+
+def test_a_folder_without_leave_costs_time_and_no_crop(
+    animals, streamed, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "file").write_text("no folder")
+    kept = photographs.Photographs(animals, tmp_path / "file" / "photographs")
+    assert_same(batches(animals, kept=kept), streamed)
+    assert "no more decoded photographs are kept" in capsys.readouterr().out
+
+
+def test_photographs_of_somebody_else_are_read(animals, streamed, tmp_path, monkeypatch):
+    monkeypatch.setattr(photographs, "BETWEEN_MARKS", 1)
+    batches(animals, kept=photographs.Photographs(animals, tmp_path))
+    opened = rows.File
+
+    def refused(made, *, write):
+        if write:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(made, write=write)
+
+    monkeypatch.setattr(rows, "File", refused)
+    decoded = count_decoded(monkeypatch)
+    assert_same(batches(animals, kept=photographs.Photographs(animals, tmp_path)), streamed)
+    assert not decoded
+
+
+def test_a_folder_deleted_meanwhile_is_not_a_black_photograph(animals, streamed, tmp_path):
+    kept = photographs.Photographs(animals, tmp_path)
+    batches(animals, kept=kept, epochs=1)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert_same(batches(animals, kept=kept), streamed)
+
+
+def test_pixels_cut_short_are_decoded_anew(animals, streamed, tmp_path, monkeypatch):
+    monkeypatch.setattr(photographs, "BETWEEN_MARKS", 1)
+    batches(animals, kept=photographs.Photographs(animals, tmp_path))
+    (path,) = tmp_path.glob("*.pixels")
+    os.truncate(path, 1000)
+    decoded = count_decoded(monkeypatch)
+    assert_same(batches(animals, kept=photographs.Photographs(animals, tmp_path)), streamed)
+    assert decoded
+
+
+def test_a_photograph_of_another_size_than_recorded_is_decoded_every_time(animals, tmp_path):
+    truth = animals.ground_truth()
+    wrong = truth["images"][animals.image_places[0]] | {"width": 5}
+    truth |= {"images": [wrong if i["id"] == wrong["id"] else i for i in truth["images"]]}
+    animals = data.Animals(animals._source, truth, fingerprint="wrong size")
+    kept = photographs.Photographs(animals, tmp_path)
+    for _ in range(2):
+        np.testing.assert_array_equal(kept[0]["image"], data.decoded(animals[0])["image"])
+
+
+def test_a_photograph_that_cannot_be_decoded_is_named(animals, tmp_path):
+    class Faulty(data.Animals):
+        def __getitem__(self, index):
+            return super().__getitem__(index) | {"bytes": b"\xff\xd8 no more"}
+
+    faulty = Faulty(animals._source, animals.ground_truth(), fingerprint="faulty")
+    with pytest.raises(ValueError, match=r"0\d+\.jpg: cannot be decoded"):
+        photographs.Photographs(faulty, tmp_path)[0]
+
+
+def test_two_runs_may_share_the_files(animals, streamed, tmp_path, monkeypatch):
+    monkeypatch.setattr(photographs, "BETWEEN_MARKS", 3)
+    runs = [photographs.Photographs(animals, tmp_path) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        for made in pool.map(lambda kept: batches(animals, kept=kept), runs):
+            assert_same(made, streamed)
+
+
+def test_only_what_was_made_of_these_animals_is_taken(animals, tmp_path):
+    other = data.Animals(animals._source, animals.ground_truth(), fingerprint="other")
+    options = {"image_size": SIZE, "augmentation": transforms.Augmentation()}
+    for kept in (
+        photographs.Photographs(other, tmp_path),
+        patches.Patches(other, tmp_path, **options),
+    ):
+        with pytest.raises(ValueError, match="of other animals"):
+            data.train_batches(animals, kept=kept, batch_size=8, epochs=1, seed=0)
+
+
+# --- rows
+
+
+def test_a_row_has_its_length(tmp_path):
+    made = rows.Rows(tmp_path, "some", np.array([3, 5, 2]))
+    with rows.File(made, write=True) as file:
+        file.write(1, np.arange(5, dtype=np.uint8))
+        file.write(2, np.array([8, 9], np.uint8))
+        with pytest.raises(ValueError, match="row 0 has 3 bytes, not 4"):
+            file.write(0, np.zeros(4, np.uint8))
+        file.mark([1])
+    with rows.File(made, write=False) as file:
+        assert file.done.tolist() == [False, True, False]
+    # closed, but still to be read
+    assert [file.row(i).tolist() for i in range(3)] == [[0, 0, 0], [0, 1, 2, 3, 4], [8, 9]]
