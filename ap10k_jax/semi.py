@@ -243,8 +243,7 @@ def semi_step(
 
     gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
     (_, (loss, parts, batch_stats)), gradient = gradient_fn(state.params)
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    params, opt_state = train.updated(optimizer, gradient, state.opt_state, state.params)
     decay = ema_decay(state.step, decay=settings.ema_decay)
     student = {"params": params, "batch_stats": batch_stats}
     numbers = {

@@ -181,9 +181,28 @@ def train_step(
         return batch_stats, (loss, gradient)
 
     batch_stats, (loss, gradient) = in_parts(one_part, state.batch_stats, batch, parts)
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    params, opt_state = updated(optimizer, gradient, state.opt_state, state.params)
     return TrainState(state.step + 1, params, batch_stats, opt_state), {"loss": loss}
+
+
+def updated(
+    optimizer: optax.GradientTransformation,
+    gradient: dict,
+    opt_state: optax.OptState,
+    params: dict,
+) -> tuple[dict, optax.OptState]:
+    """Parameters and optimizer state after a step down the gradient.
+
+    On CPU a computation of its own: XLA orders the kernels of each anew whenever a compiled step is
+    loaded, in time quadratic in their number, and Adam has as many as there are parameters.
+    """
+
+    @jax.jit
+    def update(gradient, opt_state, params):
+        updates, opt_state = optimizer.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    return layers.apart_on_cpu(update, gradient, opt_state, params)
 
 
 def loss_of(

@@ -15,7 +15,7 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 KEPT = "joined"  # the name of what rematerialisation keeps, see `join`
 
@@ -147,7 +147,7 @@ def channel_mean(x: Float[Array, "b h w c"]) -> Float[Array, " c"]:
     apart: fused with the others it would be computed channel by channel, each a walk through all
     of memory, which takes 4 to 11 times as long on the smaller maps.
     """
-    return _apart_on_cpu(_mean_of_rows, x).mean(axis=1).mean(axis=0)
+    return apart_on_cpu(_mean_of_rows, x).mean(axis=1).mean(axis=0)
 
 
 @jax.jit
@@ -322,7 +322,7 @@ _portable = contextvars.ContextVar("portable", default=False)
 
 @jax.custom_vjp
 def _join(branches: tuple[Array, ...]) -> Array:
-    return _apart_on_cpu(_relu_of_sum, *branches)
+    return apart_on_cpu(_relu_of_sum, *branches)
 
 
 def _join_forward(branches: tuple[Array, ...]) -> tuple[Array, tuple]:
@@ -332,7 +332,7 @@ def _join_forward(branches: tuple[Array, ...]) -> tuple[Array, tuple]:
 
 def _join_gradient(kept: tuple, gradient: Array) -> tuple:
     joined, count = kept
-    gradient = _apart_on_cpu(_relu_gradient, joined, gradient)
+    gradient = apart_on_cpu(_relu_gradient, joined, gradient)
     return ((gradient,) * count,)
 
 
@@ -349,12 +349,12 @@ def _relu_gradient(joined: Array, gradient: Array) -> Array:
     return jnp.where(joined > 0, gradient, 0)
 
 
-def _apart_on_cpu(function: Callable[..., Array], *arrays: Array) -> Array:
-    """`function(*arrays)`, jitted: a computation of its own where JAX runs on the CPU."""
+def apart_on_cpu(function: Callable, *arguments: PyTree[Array]) -> PyTree[Array]:
+    """`function(*arguments)`, which is jitted: a computation of its own where JAX runs on CPU."""
     if jax.default_backend() != "cpu":
-        return function(*arrays)
+        return function(*arguments)
     with set_xla_metadata(inlineable="false"):
-        return function(*arrays)
+        return function(*arguments)
 
 
 def at_least_float32(x: Array) -> Array:
