@@ -56,8 +56,7 @@ class Photographs(Sequence):
 
     def obstacle(self, *, share: float) -> str:
         """Why the missing pixels cannot be kept in this share of the free room; "" if they can."""
-        used = np.unique(self.animals.image_places)
-        return self._rows.obstacle(used[~self._rows.done()[used]], share=share)
+        return self._rows.obstacle(self._missing(), share=share)
 
     def __len__(self) -> int:
         return len(self.animals)
@@ -82,14 +81,20 @@ class Photographs(Sequence):
 
     @functools.cached_property
     def _file(self) -> rows.File | None:
-        try:
-            return rows.File(self._rows, write=True)
-        except OSError as error:
-            self._give_up(error)
+        if len(self._missing()):
+            try:
+                return rows.File(self._rows, write=True)
+            except OSError as error:
+                self._give_up(error)
         try:
             return rows.File(self._rows, write=False) if self._rows.whole() else None
         except OSError:
             return None
+
+    def _missing(self) -> Int[np.ndarray, "m"]:
+        """Places of these animals' photographs that are not kept yet."""
+        used = np.unique(self.animals.image_places)
+        return used[~self._rows.done()[used]]
 
     def _keep(self, file: rows.File, place: int, image: UInt8[np.ndarray, "H W 3"]) -> None:
         record = self.animals.images[place]

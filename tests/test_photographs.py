@@ -140,9 +140,15 @@ def test_a_folder_without_leave_costs_time_and_no_crop(
     assert "no more decoded photographs are kept" in capsys.readouterr().out
 
 
-def test_photographs_of_somebody_else_are_read(animals, streamed, tmp_path, monkeypatch):
+@pytest.mark.parametrize("missing", [0, 9])
+def test_photographs_of_somebody_else_are_read(
+    animals, streamed, tmp_path, monkeypatch, capsys, missing
+):
     monkeypatch.setattr(photographs, "BETWEEN_MARKS", 1)
-    batches(animals, kept=photographs.Photographs(animals, tmp_path))
+    made = photographs.Photographs(animals, tmp_path)
+    images = sorted(set(animals.image_places.tolist()))
+    for place in images[missing:]:
+        made[int(np.flatnonzero(animals.image_places == place)[0])]
     opened = rows.File
 
     def refused(made, *, write):
@@ -152,8 +158,11 @@ def test_photographs_of_somebody_else_are_read(animals, streamed, tmp_path, monk
 
     monkeypatch.setattr(rows, "File", refused)
     decoded = count_decoded(monkeypatch)
-    assert_same(batches(animals, kept=photographs.Photographs(animals, tmp_path)), streamed)
-    assert not decoded
+    kept = photographs.Photographs(animals, tmp_path)
+    assert_same(batches(animals, kept=kept, threads=1), streamed)
+    assert len(set(decoded)) == missing
+    said = "no more decoded photographs are kept" in capsys.readouterr().out
+    assert said == bool(missing)
 
 
 def test_a_folder_deleted_meanwhile_is_not_a_black_photograph(animals, streamed, tmp_path):
