@@ -232,7 +232,7 @@ def disturbed(stage: str, place: Place, kills: int, rng: random.Random) -> Count
             assert process.returncode == 0, place.log.read_text()[-3000:]
             assert stage != "training", "the run ended too early: give it more epochs"
             assert (missed := missed + 1) < 20, f"{stage}: the moment never comes"
-            subprocess.run(["rm", "-r", result.parent if stage == "predicting" else result])
+            shutil.rmtree(result.parent if stage == "predicting" else result)
             continue
         if told:
             assert status == 143, f"{status}\n{place.log.read_text()[-3000:]}"
