@@ -33,7 +33,7 @@ from jax import export as jax_export
 from jaxtyping import Array, Float, UInt8
 
 from ap10k_jax import atomic, checkpoint, codec, evaluate, predict
-from ap10k_jax.models import layers
+from ap10k_jax.models import cpu
 
 FORMATS = ("stablehlo", "onnx")
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -92,7 +92,7 @@ def to_stablehlo(call: Callable, size: int) -> bytes:
     """The function, serialised by jax.export for all platforms and any batch size."""
     (batch,) = jax_export.symbolic_shape("b")
     crops = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
-    with layers.portable():
+    with cpu.portable():
         return bytes(jax_export.export(jax.jit(call), platforms=PLATFORMS)(crops).serialize())
 
 
@@ -137,7 +137,7 @@ def _traced(call: functools.partial, images: jax.ShapeDtypeStruct) -> functools.
     """
     (variables,), module = call.args, call.keywords["module"]
     forward = functools.partial(module.apply, variables, train=False)
-    with layers.portable():
+    with cpu.portable():
         program = jax.make_jaxpr(forward)(images)
     if "lhs_dilation=(2" in str(program):
         raise ExportError(

@@ -33,7 +33,7 @@ from ap10k_jax import (
     transforms,
     weights,
 )
-from ap10k_jax.models import layers
+from ap10k_jax.models import cpu, layers
 
 
 @flax.struct.dataclass
@@ -202,7 +202,7 @@ def updated(
         updates, opt_state = optimizer.update(gradient, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    return layers.apart_on_cpu(update, gradient, opt_state, params)
+    return cpu.apart(update, gradient, opt_state, params)
 
 
 def loss_of(

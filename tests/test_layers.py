@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ap10k_jax.models import layers
+from ap10k_jax.models import cpu, layers
 
 
 def plain_batch_norm(x, scale, bias, epsilon):
@@ -32,7 +32,7 @@ def test_the_gradient_of_a_sum_goes_to_every_branch_where_the_sum_is_positive():
     a, b, c = np.random.default_rng(0).normal(0, 1, (3, 2, 4, 4, 3)).astype(np.float32)
     gradient = np.random.default_rng(1).normal(0, 1, a.shape).astype(np.float32)
     ours, back = jax.vjp(layers.join, a, b, c)
-    with layers.portable():
+    with cpu.portable():
         plain, plain_back = jax.vjp(lambda *x: layers.join(*x), a, b, c)
     np.testing.assert_array_equal(ours, plain)
     for x, y in zip(back(gradient), plain_back(gradient), strict=True):
@@ -75,5 +75,5 @@ def test_what_is_portable_has_no_calls_for_the_cpu_compiler():
         return jax.jit(lambda x: layers.join(x, x)).lower(jnp.ones((1, 2, 2, 3))).as_text()
 
     assert "inlineable" in text()
-    with layers.portable():
+    with cpu.portable():
         assert "inlineable" not in text()

@@ -3,19 +3,17 @@
 Shapes are NHWC: b batch, h w rows and columns of a feature map, c channels.
 """
 
-import contextlib
-import contextvars
 import dataclasses
-from collections.abc import Callable, Iterator
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
-from jax.experimental.xla_metadata import set_xla_metadata
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
+
+from ap10k_jax.models import cpu
 
 KEPT = "joined"  # the name of what rematerialisation keeps, see `join`
 
@@ -67,6 +65,7 @@ def conv(
         kernel_init=kernel_init,
         dtype=dtype,
         name=name,
+        conv_general_dilated=cpu.conv_general_dilated,
     )
 
 
@@ -84,50 +83,7 @@ class Deconv(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w d"]:
         shape = (4, 4, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        return deconv(x.astype(self.dtype), kernel.astype(self.dtype))
-
-
-@jax.custom_vjp
-def deconv(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "4 4 c d"]
-) -> Float[Array, "b 2*h 2*w d"]:
-    """The transposed convolution of `Deconv`.
-
-    The gradient is written out: as XLA's CPU compiler derives that of the kernel, from an input
-    with zeros between its values, it takes 25 to 80 times as long. Here it is the gradient of
-    the strided convolution that a transposed one is the transpose of, the two arguments exchanged.
-    """
-    # PyTorch's padding 1 is padding 4 - 1 - 1 of the dilated input.
-    padding = ((2, 2), (2, 2))
-    return jax.lax.conv_transpose(x, kernel, (2, 2), padding, dimension_numbers=LAYOUT)
-
-
-LAYOUT = ("NHWC", "HWIO", "NHWC")
-
-
-def _deconv_forward(x: Array, kernel: Array) -> tuple[Array, tuple]:
-    return deconv(x, kernel), (x, kernel)
-
-
-def _deconv_gradient(kept: tuple, gradient: Array) -> tuple[Array, Array]:
-    x, kernel = kept
-
-    def strided(kernel: Array) -> Array:
-        padding = ((1, 1), (1, 1))
-        return jax.lax.conv_general_dilated(
-            gradient, kernel, (2, 2), padding, dimension_numbers=LAYOUT
-        )
-
-    to_x, transpose = jax.vjp(strided, _turned(kernel))
-    return to_x, _turned(*transpose(x))
-
-
-def _turned(kernel: Array) -> Array:
-    """Rows, columns and the two kinds of channels the other way round; twice, it is as before."""
-    return kernel[::-1, ::-1].swapaxes(2, 3)
-
-
-deconv.defvjp(_deconv_forward, _deconv_gradient)
+        return cpu.deconv(x.astype(self.dtype), kernel.astype(self.dtype))
 
 
 def statistics(x: Float[Array, "b h w c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
@@ -147,7 +103,7 @@ def channel_mean(x: Float[Array, "b h w c"]) -> Float[Array, " c"]:
     apart: fused with the others it would be computed channel by channel, each a walk through all
     of memory, which takes 4 to 11 times as long on the smaller maps.
     """
-    return apart_on_cpu(_mean_of_rows, x).mean(axis=1).mean(axis=0)
+    return cpu.apart(_mean_of_rows, x).mean(axis=1).mean(axis=0)
 
 
 @jax.jit
@@ -299,30 +255,16 @@ def join(*branches: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
 
     Written for XLA's CPU compiler. It fuses a cheap sum into each of its readers and computes it
     there anew, with the sum before it, and so on back to the first block: HRNet then takes time
-    quadratic in the depth. A call that is not inlined is a wall to fusion; between two walls
-    everything may fuse. On other devices, and within `portable`, the sums are plain.
+    quadratic in the depth. So the sums stand apart; on other devices they are plain.
     """
-    if _portable.get():
+    if cpu.is_portable():
         return nn.relu(sum(branches))
     return checkpoint_name(_join(branches), KEPT)
 
 
-@contextlib.contextmanager
-def portable() -> Iterator[None]:
-    """What is traced here is for any platform and tool: ordinary operations and nothing else."""
-    token = _portable.set(True)
-    try:
-        yield
-    finally:
-        _portable.reset(token)
-
-
-_portable = contextvars.ContextVar("portable", default=False)
-
-
 @jax.custom_vjp
 def _join(branches: tuple[Array, ...]) -> Array:
-    return apart_on_cpu(_relu_of_sum, *branches)
+    return cpu.apart(_relu_of_sum, *branches)
 
 
 def _join_forward(branches: tuple[Array, ...]) -> tuple[Array, tuple]:
@@ -332,7 +274,7 @@ def _join_forward(branches: tuple[Array, ...]) -> tuple[Array, tuple]:
 
 def _join_gradient(kept: tuple, gradient: Array) -> tuple:
     joined, count = kept
-    gradient = apart_on_cpu(_relu_gradient, joined, gradient)
+    gradient = cpu.apart(_relu_gradient, joined, gradient)
     return ((gradient,) * count,)
 
 
@@ -347,14 +289,6 @@ def _relu_of_sum(*branches: Array) -> Array:
 @jax.jit
 def _relu_gradient(joined: Array, gradient: Array) -> Array:
     return jnp.where(joined > 0, gradient, 0)
-
-
-def apart_on_cpu(function: Callable, *arguments: PyTree[Array]) -> PyTree[Array]:
-    """`function(*arguments)`, which is jitted: a computation of its own where JAX runs on CPU."""
-    if jax.default_backend() != "cpu":
-        return function(*arguments)
-    with set_xla_metadata(inlineable="false"):
-        return function(*arguments)
 
 
 def at_least_float32(x: Array) -> Array:
