@@ -21,8 +21,8 @@ import tensorflow_datasets as tfds
 
 import tfds_ap10k  # noqa: F401  registers the builders
 from ap10k_jax import keypoints, transforms
+from ap10k_jax.decoded import DecodedPhotographs
 from ap10k_jax.patches import Patches
-from ap10k_jax.photographs import Photographs
 from tfds_ap10k import splits
 
 SPLITS = ("train", "validation", "test")
@@ -42,19 +42,22 @@ class Animals:
         annotations: dict,
         *,
         fingerprint: str,
+        stored_bytes: int = 0,
         species: Sequence[str] = (),
         images: Collection[int] | None = None,
         max_animals: int = 0,
     ):
         """`source` gives the records in the order of the images of the COCO dict `annotations`.
 
+        `fingerprint` is that of the annotations; `stored_bytes`, the photographs' size on disk,
+        tells data sets apart whose photographs alone differ.
         `species` keeps these species, or families, only, `images` the animals of the images with
         these ids, `max_animals` the first so many.
         """
         self._source = source
         self._coco = annotations
         self.keypoint_set = keypoints.of_annotations(annotations)
-        self.fingerprint = fingerprint
+        self.fingerprint, self.stored_bytes = fingerprint, stored_bytes
         record_of = {image["id"]: i for i, image in enumerate(annotations["images"])}
         wanted = {
             c["id"]
@@ -103,6 +106,7 @@ class Animals:
             sources[0] if len(sources) == 1 else Joined(sources),
             parts[0] if len(parts) == 1 else joined(parts),
             fingerprint=prints[0] if len(prints) == 1 else sha256(" ".join(prints)),
+            stored_bytes=sum(builder.info.splits[part].num_bytes for part in wanted),
             species=species,
             images=images,
             max_animals=max_animals,
@@ -265,7 +269,7 @@ def train_batches(
     multiple_of: int = 1,
     rows: Callable[[int], range] = range,
     threads: int = 4,
-    kept: Photographs | Patches | None = None,
+    kept: DecodedPhotographs | Patches | None = None,
     cut: bool = True,
 ) -> grain.IterDataset:
     """`epochs` passes over the animals, each in an order of its own, one augmented crop each.
@@ -277,9 +281,9 @@ def train_batches(
     of `devices.rows`. The iterator's state is the same in all of them.
 
     `kept` has what the views are cut from in place of photographs that are decoded every time: with
-    `Photographs` the crops are the same to the bit, with `Patches` but for resampling. Of patches,
-    without `cut`, batches hold in place of `image` the `matrix` (b, 2, 3) from crop to patch
-    pixels, for the device to cut.
+    `DecodedPhotographs` the crops are the same to the bit, with `Patches` but for resampling. Of
+    patches, without `cut`, batches hold in place of `image` the `matrix` (b, 2, 3) from crop to
+    patch pixels, for the device to cut.
     """
     options = {"image_size": image_size, "augmentation": augmentation}
     options |= {"keypoint_set": animals.keypoint_set}
@@ -370,7 +374,7 @@ def augmented(
     augmentation: transforms.Augmentation,
     keypoint_set: keypoints.KeypointSet = keypoints.AP10K,
 ) -> dict:
-    """A random crop of one of `Animals`' examples, or of `Photographs`'."""
+    """A random crop of one of `Animals`' examples, or of `DecodedPhotographs`'."""
     return transforms.sample(
         decoded(example),
         rng,

@@ -35,6 +35,7 @@ from ap10k_jax import (
     checkpoint,
     codec,
     data,
+    decoded,
     devices,
     disk,
     evaluate,
@@ -42,7 +43,6 @@ from ap10k_jax import (
     metrics,
     models,
     patches,
-    photographs,
     predict,
     processes,
     resident,
@@ -407,14 +407,14 @@ def open_animals(config: ConfigDict, split: str, species: str, drawn: dict) -> d
 def choose_input(config: ConfigDict, animals: data.Animals) -> resident.Input:
     """Where training crops come from; printed. Raises ValueError, see `resident.choose`."""
     folder = Path(config.data.dir).expanduser()
-    decoded = photographs.Photographs(animals, folder / "photographs")
+    pixels = decoded.DecodedPhotographs(animals, folder / "photographs")
     small = patches.Patches(
         animals,
         folder / "patches",
         image_size=config.data.image_size,
         augmentation=transforms.Augmentation(**config.augment),
     )
-    source = resident.choose(config.data.input, decoded, small, jax.local_devices()[0])
+    source = resident.choose(config.data.input, pixels, small, jax.local_devices()[0])
     print(f"training crops: {source.kind} ({source.reason})")
     return source
 

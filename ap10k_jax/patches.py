@@ -36,6 +36,7 @@ class Source(Protocol):
     places: Int[np.ndarray, "n"]
     split_size: int
     fingerprint: str
+    stored_bytes: int
     keypoint_set: keypoints.KeypointSet
 
     def __len__(self) -> int: ...
@@ -69,7 +70,7 @@ class Patches:
         shown = dataclasses.replace(augmentation, **certain, **neutral)
         facts = {
             "version": VERSION,
-            "data": animals.fingerprint,
+            "data": [animals.fingerprint, animals.stored_bytes],
             "joints": keypoints.as_category(animals.keypoint_set),
             "image_size": image_size,
             "augmentation": dataclasses.asdict(shown),
@@ -85,7 +86,7 @@ class Patches:
 
     def missing(self) -> Int[np.ndarray, "n"]:
         """Indices of the animals whose patches are not there yet."""
-        return np.flatnonzero(~self._rows.done()[self.animals.places])
+        return np.flatnonzero(self._rows.marks()[self.animals.places] == 0)
 
     def obstacle(self) -> str:
         """Why what is missing cannot be written; "" if it can, and leaves a tenth of the room."""
@@ -101,17 +102,17 @@ class Patches:
         with rows.File(self._rows, write=True) as file, bar, ThreadPoolExecutor(threads) as pool:
             for start in range(0, len(groups), PHOTOGRAPHS_AT_ONCE):
                 some = groups[start : start + PHOTOGRAPHS_AT_ONCE]
-                for _ in pool.map(functools.partial(self._write, file), some):
-                    pass
-                written = [index for group in some for index in group]
-                file.mark(self.animals.places[written])
-                bar.update(len(written))
+                marks = {}
+                for written in pool.map(functools.partial(self._write, file), some):
+                    marks |= written
+                file.mark(marks)
+                bar.update(len(marks))
 
     @functools.cached_property
     def pixels(self) -> UInt8[np.ndarray, "n side side 3"]:
         """All patches of the split, by `places`; those that are not filled are black."""
-        with rows.File(self._rows, write=False) as file:
-            return file.pixels.reshape(-1, self.side, self.side, 3)
+        shape = (self.animals.split_size, self.side, self.side, 3)
+        return np.memmap(self._rows.pixels_path, np.uint8, "r", shape=shape)
 
     def framed(
         self,
@@ -165,8 +166,9 @@ class Patches:
         # pixel centres are whole numbers: the region's edge is half a pixel before its first
         return np.column_stack([np.diag(zoom), (0.5 - region[:2]) * zoom - 0.5])
 
-    def _write(self, file: rows.File, group: list[int]) -> None:
-        """The patches of the animals of one photograph."""
+    def _write(self, file: rows.File, group: list[int]) -> dict[int, int]:
+        """Write the patches of the animals of one photograph; their marks by place."""
+        marks = {}
         example = self.animals[group[0]]
         record, name = self.animals.image(group[0]), example["file_name"]
         photograph = transforms.decode_image(example["bytes"], name)
@@ -178,7 +180,9 @@ class Patches:
             shrunk = (min(width, self.side), min(height, self.side))
             patch = np.zeros((self.side, self.side, 3), np.uint8)
             patch[: shrunk[1], : shrunk[0]] = cv2.resize(part, shrunk, interpolation=cv2.INTER_AREA)
-            file.write(int(self.animals.places[index]), patch)
+            place = int(self.animals.places[index])
+            marks[place] = file.write(place, patch)
+        return marks
 
 
 def _by_photograph(indices: Int[np.ndarray, "n"], animals: Source) -> list[list[int]]:

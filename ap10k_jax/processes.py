@@ -2,7 +2,7 @@
 
 On SLURM, with Open MPI and on a TPU pod they are found by themselves; elsewhere the command line
 names the first one's address. All run the same program on the same file system: each reads its own
-rows of every batch, and the first alone writes files, prints and shows progress.
+rows of every batch, and the first alone writes the run, prints and shows progress.
 """
 
 import contextlib

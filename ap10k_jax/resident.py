@@ -1,6 +1,6 @@
 """Where training crops come from, and the patches of a data set in the device's own memory.
 
-`stream` decodes every photograph every time; `decoded` keeps the pixels on disk (photographs.py)
+`stream` decodes every photograph every time; `decoded` keeps the pixels on disk (decoded.py)
 and cuts the same crops from them to the bit: the reference's. `cache` cuts them from patches
 (patches.py) on the host; `device` holds the patches in the device's memory and cuts there, so that
 the host sends a few numbers an animal. These two differ in rounding only, and from the others in
@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from ap10k_jax import devices, photographs
+from ap10k_jax import devices
+from ap10k_jax.decoded import DecodedPhotographs, memory
 from ap10k_jax.patches import Patches
-from ap10k_jax.photographs import Photographs
 
 INPUTS = ("auto", "stream", "decoded", "cache", "device")
 SHARE = 0.5  # of the host's memory, and of the free disk, that `auto` lets photographs take
@@ -28,14 +28,14 @@ SHARE = 0.5  # of the host's memory, and of the free disk, that `auto` lets phot
 
 class Input(NamedTuple):
     kind: str  # stream, decoded, cache or device
-    kept: Photographs | Patches | None  # None where photographs are streamed
+    kept: DecodedPhotographs | Patches | None  # None where photographs are streamed
     reason: str  # of the choice, to be printed
 
 
 STREAM = Input("stream", None, "as asked")
 
 
-def choose(asked: str, decoded: Photographs, patches: Patches, device: jax.Device) -> Input:
+def choose(asked: str, decoded: DecodedPhotographs, patches: Patches, device: jax.Device) -> Input:
     """The way that was asked for; for "auto" `decoded` where there is room for it, else `stream`.
 
     Auto keeps to the two that cut the reference's very crops, so that it never changes a result.
@@ -45,19 +45,21 @@ def choose(asked: str, decoded: Photographs, patches: Patches, device: jax.Devic
     if asked == "stream":
         return STREAM
     if asked in ("auto", "decoded"):
-        size, memory = f"{decoded.bytes / 1e9:.2f} GB of pixels", photographs.memory()
+        size = f"{decoded.bytes / 1e9:.2f} GB of pixels"
         if asked == "decoded":
+            if obstacle := decoded.obstacle(share=0.9):
+                raise ValueError(f"{obstacle}; mend that, or choose stream")
             return Input(asked, decoded, f"as asked, {size}")
-        if decoded.bytes > SHARE * memory:
-            least = f"more than half of the memory, {memory / 1e9:.1f} GB"
+        if decoded.bytes > SHARE * memory():
+            least = f"more than half of the memory, {memory() / 1e9:.1f} GB"
             return STREAM._replace(reason=f"{size} are {least}; see data.input in configs/base.py")
         obstacle = decoded.obstacle(share=SHARE)
         return STREAM._replace(reason=obstacle) if obstacle else Input("decoded", decoded, size)
-    size, memory = f"{patches.bytes / 1e9:.2f} GB of patches", device_memory(device)
+    size, room = f"{patches.bytes / 1e9:.2f} GB of patches", device_memory(device)
     if obstacle := patches.obstacle():
         raise ValueError(f"{obstacle}; mend that, or choose stream")
-    if asked == "device" and memory and patches.bytes > 0.9 * memory:
-        raise ValueError(f"{size}; the device has {memory / 1e9:.1f} GB; choose cache")
+    if asked == "device" and room and patches.bytes > 0.9 * room:
+        raise ValueError(f"{size}; the device has {room / 1e9:.1f} GB; choose cache")
     return Input(asked, patches, f"as asked, {size}")
 
 

@@ -1,21 +1,21 @@
 """Pixels kept on disk: rows of known lengths in one file, and in another which of them are there.
 
     NAME.pixels   the rows one after the other, with holes
-    NAME.done     a byte a row: 1 once it is safely there
+    NAME.marks    four bytes a row: its CRC-32 once it is safely there, before that 0
 
-so some rows can be written now and others later, a killed writer's work is not lost, and several
-processes can share the files: whoever writes a row writes the same bytes. Files that are deleted
-while they are open stay as they are for whoever has them open.
+so some rows can be written now and others later, and a killed writer's work is not lost. A row that
+does not fit its mark, as in a copy that was made while the files were written, counts as missing.
 """
 
 import errno
 import os
 import shutil
-from collections.abc import Collection
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Int, UInt8, UInt32
 
 from ap10k_jax import disk
 
@@ -27,8 +27,9 @@ class Rows:
         """Nothing is written yet: `File` does that."""
         self.folder, self._sizes = folder, sizes
         self.starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-        self.pixels_path = folder / f"{name}.pixels"
-        self.done_path = folder / f"{name}.done"
+        self.pixels_path, self.marks_path, self.lock_path = (
+            folder / f"{name}.{kind}" for kind in ("pixels", "marks", "lock")
+        )
 
     @property
     def bytes(self) -> int:
@@ -37,15 +38,20 @@ class Rows:
 
     def whole(self) -> bool:
         """Whether the file of pixels has its length; if not, marks mean nothing."""
-        return self.pixels_path.exists() and self.pixels_path.stat().st_size == self.bytes
+        try:
+            return self.pixels_path.stat().st_size == self.bytes
+        except OSError:
+            return False
 
-    def done(self) -> Bool[np.ndarray, "n"]:
-        """Which rows are there, by the marks on disk."""
-        done = np.zeros(len(self._sizes), bool)
-        if self.whole() and self.done_path.exists():
-            stored = np.fromfile(self.done_path, np.uint8)[: len(done)]
-            done[: len(stored)] = stored == 1
-        return done
+    def marks(self) -> UInt32[np.ndarray, "n"]:
+        """The marks on disk; 0 for rows that are not there, or cannot be read."""
+        marks = np.zeros(len(self._sizes), "<u4")
+        try:
+            stored = np.fromfile(self.marks_path, "<u4")[: len(marks)] if self.whole() else []
+        except OSError:
+            return marks
+        marks[: len(stored)] = stored
+        return marks
 
     def obstacle(self, places: Int[np.ndarray, "m"], *, share: float) -> str:
         """Why these rows cannot be written to a `share` of the free room; "" if they can."""
@@ -62,33 +68,46 @@ class Rows:
 class File:
     """Rows opened to be read and, with `write`, written; from any number of threads.
 
-    A written row counts, for processes to come, once `mark` has returned.
+    Of several processes only one should write: on network file systems the others' neighbouring
+    rows may suffer. With pread and pwrite: what is wrong with a disk raises OSError, where a memory
+    map would end the process.
     """
 
     def __init__(self, rows: Rows, *, write: bool):
         """Raises OSError where the files are not there, or are but cannot be opened."""
-        self._rows = rows
+        self._rows, self._checked = rows, np.zeros(len(rows.starts) - 1, bool)
         if write:
             rows.folder.mkdir(parents=True, exist_ok=True)
             if not rows.whole():
-                rows.done_path.write_bytes(b"")  # marks of pixels that are gone mean nothing
+                rows.marks_path.write_bytes(b"")  # marks of pixels that are gone mean nothing
+        elif not rows.whole():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(rows.pixels_path))
         mode, flags = ("r+b", os.O_RDWR | os.O_CREAT) if write else ("rb", os.O_RDONLY)
-        paths = rows.pixels_path, rows.done_path
-        self._pixels, self._done = (os.fdopen(os.open(p, flags, 0o644), mode, 0) for p in paths)
+        self._pixels, self._marks = (
+            os.fdopen(os.open(path, flags, 0o644), mode, 0)
+            for path in (rows.pixels_path, rows.marks_path)
+        )
         if write:
             os.ftruncate(self._pixels.fileno(), rows.bytes)
-        self.pixels = np.memmap(self._pixels, np.uint8, "r", shape=(rows.bytes,))
-        self.done = rows.done()
 
-    def row(self, place: int) -> UInt8[np.ndarray, "size"]:
-        """A row's bytes; read-only, and read from disk where they are looked at."""
-        return self.pixels[self._rows.starts[place] : self._rows.starts[place + 1]]
+    def read(self, place: int) -> UInt8[np.ndarray, "size"] | None:
+        """A row's bytes; None where they are not there, cannot be read, or are others."""
+        start, end = self._rows.starts[place : place + 2].tolist()
+        row = np.empty(end - start, np.uint8)
+        try:
+            mark = int.from_bytes(os.pread(self._marks.fileno(), 4, 4 * place), "little")
+            if not mark or os.preadv(self._pixels.fileno(), [row], start) < len(row):
+                return None
+        except OSError:
+            return None
+        if not self._checked[place]:  # once is enough, and takes as long as reading
+            if _checksum(row) != mark:
+                return None
+            self._checked[place] = True
+        return row
 
-    def write(self, place: int, content: UInt8[np.ndarray, "..."]) -> None:
-        """Raises OSError where the disk is full.
-
-        By pwrite: writing to a memory map ends the process with a signal where it is.
-        """
+    def write(self, place: int, content: UInt8[np.ndarray, "..."]) -> int:
+        """Write a row; the mark to give it. Raises OSError where the disk is full."""
         content = np.ascontiguousarray(content)
         start, end = self._rows.starts[place : place + 2].tolist()
         if content.nbytes != end - start:
@@ -96,21 +115,22 @@ class File:
         if os.pwrite(self._pixels.fileno(), content.data, start) < content.nbytes:
             path = str(self._rows.pixels_path)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        return _checksum(content)
 
-    def mark(self, places: Collection[int]) -> None:
-        """These rows are written. A mark is never on disk before its pixels."""
+    def mark(self, marks: Mapping[int, int]) -> None:
+        """Rows that were written count from here on. No mark is on disk before its pixels."""
         os.fsync(self._pixels.fileno())
-        for place in places:
-            os.pwrite(self._done.fileno(), b"\1", int(place))
-        os.fsync(self._done.fileno())
-
-    def close(self) -> None:
-        """No more is written; rows can still be read."""
-        self._pixels.close()
-        self._done.close()
+        for place, mark in marks.items():
+            os.pwrite(self._marks.fileno(), mark.to_bytes(4, "little"), 4 * place)
+        os.fsync(self._marks.fileno())
 
     def __enter__(self) -> "File":
         return self
 
     def __exit__(self, *error) -> None:
-        self.close()
+        self._pixels.close()
+        self._marks.close()
+
+
+def _checksum(content: UInt8[np.ndarray, "..."]) -> int:
+    return zlib.crc32(content) or 1  # 0 stands for none

@@ -10,6 +10,7 @@ mirrored first. Augmentation changes the view only; the pixels are read once, by
 """
 
 import dataclasses
+import importlib.metadata
 from collections.abc import Mapping, Sequence
 
 import cv2
@@ -20,6 +21,8 @@ from jaxtyping import Float, Int, UInt8
 from ap10k_jax import encoded
 from ap10k_jax import keypoints as joints
 
+# whose pixels a photograph's are
+DECODERS = f"simplejpeg {importlib.metadata.version('simplejpeg')}, OpenCV {cv2.__version__}"
 SMALLEST_SIDE = 0.01  # pixels of a box inside its image; thinner ones would be magnified to nothing
 
 # The loader runs one image per thread or process; OpenCV's own pool would only fight it for cores.

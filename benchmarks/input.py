@@ -29,7 +29,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ap10k_jax import data, evaluate, patches, photographs, transforms
+from ap10k_jax import data, decoded, evaluate, patches, transforms
 from tfds_ap10k import build, synthetic
 
 AUGMENTATION = transforms.Augmentation()
@@ -153,7 +153,7 @@ def heatmaps(points: np.ndarray, weights: np.ndarray, side: int) -> np.ndarray:
 def measure(
     animals: data.Animals,
     raw: Path,
-    pixels: photographs.Photographs,
+    pixels: decoded.DecodedPhotographs,
     kept: patches.Patches,
     size: int,
     rounds: int,
@@ -176,9 +176,9 @@ def measure(
 
             rng = functools.partial(np.random.default_rng, (number, i))
             example = clock("stream", "read", animals.__getitem__, i)
-            decoded = clock("stream", "decode", data.decoded, example)
+            opened = clock("stream", "decode", data.decoded, example)
             ours = functools.partial(transforms.sample, size=(size, size), **options)
-            sample = clock("stream", "draw the view and cut", ours, decoded, rng())
+            sample = clock("stream", "draw the view and cut", ours, opened, rng())
             example = clock("decoded", "read", pixels.__getitem__, i)
             again = clock("decoded", "draw the view and cut", ours, example, rng())
             np.testing.assert_array_equal(again["image"], sample["image"])
@@ -227,7 +227,7 @@ def report(by_round: list[dict], count: int) -> None:
 
 def whole_loader(
     animals: data.Animals,
-    pixels: photographs.Photographs,
+    pixels: decoded.DecodedPhotographs,
     kept: patches.Patches,
     size: int,
     seconds: float,
@@ -282,7 +282,7 @@ def main() -> None:
         cost = f"{1000 * cpu / len(animals):.1f} CPU-ms an animal"
         print(f"Patches: {kept.bytes / len(animals) / 1e6:.2f} MB and, once, {cost}.\n")
 
-        pixels = photographs.Photographs(animals, folder / "photographs")
+        pixels = decoded.DecodedPhotographs(animals, folder / "photographs")
         cpu = time.process_time()
         for i in range(len(animals)):
             pixels[i]

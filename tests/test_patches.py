@@ -169,7 +169,7 @@ def test_a_killed_filling_goes_on(animals, filled, tmp_path, monkeypatch):
         if len(written) == 7:
             raise KeyboardInterrupt
         written.append(group)
-        write(file, group)
+        return write(file, group)
 
     monkeypatch.setattr(kept, "_write", dies)
     with pytest.raises(KeyboardInterrupt):
