@@ -93,12 +93,15 @@ class Patches:
         return self._rows.obstacle(self.animals.places[self.missing()], share=0.9)
 
     def fill(self, *, threads: int) -> None:
-        """Make the patches that are missing. Raises ValueError that names a faulty photograph."""
-        missing = self.missing()
-        if not len(missing):
+        """Make the patches that are missing, or are not what was written.
+
+        Raises ValueError that names a faulty photograph.
+        """
+        unusable = self._unusable()
+        if not len(unusable):
             return
-        groups = _by_photograph(missing, self.animals)
-        bar = tqdm(total=len(missing), desc="patches", unit="animal", dynamic_ncols=True)
+        groups = _by_photograph(unusable, self.animals)
+        bar = tqdm(total=len(unusable), desc="patches", unit="animal", dynamic_ncols=True)
         with rows.File(self._rows, write=True) as file, bar, ThreadPoolExecutor(threads) as pool:
             for start in range(0, len(groups), PHOTOGRAPHS_AT_ONCE):
                 some = groups[start : start + PHOTOGRAPHS_AT_ONCE]
@@ -107,6 +110,19 @@ class Patches:
                     marks |= written
                 file.mark(marks)
                 bar.update(len(marks))
+
+    def _unusable(self) -> Int[np.ndarray, "n"]:
+        """Indices of the animals without a patch that fits its mark; reads all of them once."""
+        try:
+            file = rows.File(self._rows, write=False)
+        except OSError:
+            return np.arange(len(self.animals))
+        places = tqdm(
+            self.animals.places, desc="checking patches", unit="animal", dynamic_ncols=True
+        )
+        with file:
+            fits = [file.read(int(place)) is not None for place in places]
+        return np.flatnonzero(~np.array(fits))
 
     @functools.cached_property
     def pixels(self) -> UInt8[np.ndarray, "n side side 3"]:

@@ -231,6 +231,16 @@ def test_marks_without_their_pixels_mean_nothing(animals, tmp_path):
     np.testing.assert_array_equal(again.pixels, before)
 
 
+def test_patches_that_are_not_what_was_written_are_made_anew(animals, filled, tmp_path):
+    kept = patches_of(animals, tmp_path)
+    kept.fill(threads=1)
+    with kept._rows.pixels_path.open("r+b") as file:  # as in a copy that was made too early
+        file.write(bytes(kept._rows.bytes // 2))
+    again = patches_of(animals, tmp_path)
+    again.fill(threads=1)
+    np.testing.assert_array_equal(again.pixels, filled.pixels)
+
+
 def test_a_faulty_photograph_is_named(animals, tmp_path):
     class Faulty(data.Animals):
         def __getitem__(self, index):
