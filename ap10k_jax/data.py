@@ -42,22 +42,22 @@ class Animals:
         annotations: dict,
         *,
         fingerprint: str,
-        stored_bytes: int = 0,
+        photographs: str = "",
         species: Sequence[str] = (),
         images: Collection[int] | None = None,
         max_animals: int = 0,
     ):
         """`source` gives the records in the order of the images of the COCO dict `annotations`.
 
-        `fingerprint` is that of the annotations; `stored_bytes`, the photographs' size on disk,
-        tells data sets apart whose photographs alone differ.
+        `fingerprint` is that of the annotations; `photographs`, one of the photographs, tells data
+        sets apart whose photographs alone differ.
         `species` keeps these species, or families, only, `images` the animals of the images with
         these ids, `max_animals` the first so many.
         """
         self._source = source
         self._coco = annotations
         self.keypoint_set = keypoints.of_annotations(annotations)
-        self.fingerprint, self.stored_bytes = fingerprint, stored_bytes
+        self.fingerprint, self.photographs = fingerprint, photographs
         record_of = {image["id"]: i for i, image in enumerate(annotations["images"])}
         wanted = {
             c["id"]
@@ -98,7 +98,8 @@ class Animals:
         contents = annotations(builder)
         wanted = list(contents) if split == "all" else [split]
         parts = [contents[part] for part in wanted]
-        prints = [builder.info.metadata["fingerprints"][part] for part in wanted]
+        metadata = builder.info.metadata
+        prints = [metadata["fingerprints"][part] for part in wanted]
         # SkipDecoding: the stored bytes come as they are, we decode only what we crop
         decoders = {"image": tfds.decode.SkipDecoding()}
         sources = [builder.as_data_source(part, decoders=decoders) for part in wanted]
@@ -106,7 +107,8 @@ class Animals:
             sources[0] if len(sources) == 1 else Joined(sources),
             parts[0] if len(parts) == 1 else joined(parts),
             fingerprint=prints[0] if len(prints) == 1 else sha256(" ".join(prints)),
-            stored_bytes=sum(builder.info.splits[part].num_bytes for part in wanted),
+            # a data set that was built before these were kept has none
+            photographs=" ".join(metadata.get("photographs", {}).get(part, "") for part in wanted),
             species=species,
             images=images,
             max_animals=max_animals,

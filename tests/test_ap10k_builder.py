@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -123,8 +124,23 @@ def test_the_metadata_holds_the_annotation_files_themselves(builder, files):
 
 def test_the_metadata_is_the_same_before_and_after_it_is_stored(tmp_path, manual_dir, builder):
     built_now = build("split1", manual_dir, tmp_path)
-    for key in ("annotations", "fingerprints", "report"):
+    for key in ("annotations", "fingerprints", "photographs", "report"):
         assert built_now.info.metadata[key] == builder.info.metadata[key]
+
+
+def test_the_metadata_tells_other_photographs_apart(tmp_path, manual_dir, builder, monkeypatch):
+    other = tmp_path / "other"
+    shutil.copytree(manual_dir, other)
+    path = other / "data" / builder.info.metadata["annotations"]["train"]["images"][-1]["file_name"]
+    path.write_bytes(path.read_bytes() + b"\0")
+    monkeypatch.setattr(records, "SHARD", 3)  # the last photograph of four is in a file of its own
+    digests = [
+        build("split1", folder, tmp_path / f"built{i}").info.metadata["photographs"]
+        for i, folder in enumerate((manual_dir, other))
+    ]
+    assert digests[0] == builder.info.metadata["photographs"]
+    assert {s for s, digest in digests[0].items() if digest != digests[1][s]} == {"train"}
+    assert digests[0].keys() == {"train", "validation", "test"}
 
 
 def test_the_fingerprint_depends_on_content_not_on_layout(files):

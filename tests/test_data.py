@@ -1,5 +1,8 @@
 """Every animal comes once an epoch, as its record says, in an order that only the seed decides."""
 
+import json
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -48,6 +51,17 @@ def test_a_record_that_the_index_does_not_mean_is_refused(animals):
     stale = data.Animals(animals._source, shuffled, fingerprint="")
     with pytest.raises(ValueError, match="build the data set anew"):
         stale[0]
+
+
+def test_a_data_set_built_before_its_photographs_were_hashed_opens(synthetic_dir, tmp_path):
+    shutil.copytree(synthetic_dir, tmp_path, dirs_exist_ok=True)
+    (path,) = tmp_path.glob("ap10k/split1/*/metadata.json")
+    metadata = json.loads(path.read_text())
+    assert len(metadata.pop("photographs")["train"]) == 64
+    path.write_text(json.dumps(metadata))
+    opened = data.Animals.open("ap10k/split1", "train", data_dir=tmp_path)
+    assert opened.photographs == ""
+    assert opened[0]["bytes"]
 
 
 def test_every_epoch_has_every_animal_once_in_an_order_of_its_own(animals):

@@ -5,6 +5,7 @@ annotations; a builder adds where its data lie and what they mean.
 """
 
 import abc
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
@@ -71,8 +72,14 @@ class KeypointBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         root = sources.find(dl_manager.manual_dir, self.LAYOUT)
         splits, report = self.read(root)
         self.info.metadata.update(records.metadata(splits, report))
+        digests = self.info.metadata["photographs"]
         return {
-            split: records.shards(coco, self._folder(root, split), f"writing {split}")
+            split: records.shards(
+                coco,
+                self._folder(root, split),
+                f"writing {split}",
+                on_read=functools.partial(digests.__setitem__, split),
+            )
             for split, coco in splits.items()
         }
 

@@ -52,23 +52,27 @@ def features(
 
 
 def shards(
-    coco: Mapping, folder: sources.Root, title: str
+    coco: Mapping, folder: sources.Root, title: str, on_read: Callable[[str], None]
 ) -> list[Callable[[], Iterator[tuple[int, dict]]]]:
     """For each file of a split a function that reads its photographs, with one progress bar
     through all of them. TFDS holds one shard in memory at a time.
+
+    `on_read` is given the sha256 of the photographs' bytes, one after the other, with the last.
     """
     images = coco["images"]
+    digest = hashlib.sha256()
 
     def read(start: int) -> Iterator[tuple[int, dict]]:
         part = images[start : start + SHARD]
         last = start + SHARD >= len(images)
-        yield from examples(
-            coco,
-            folder,
-            tqdm.tqdm(
-                part, title, initial=start, total=len(images), unit=" photographs", leave=last
-            ),
+        bar = tqdm.tqdm(
+            part, title, initial=start, total=len(images), unit=" photographs", leave=last
         )
+        for key, example in examples(coco, folder, bar):
+            digest.update(example["image"])
+            yield key, example
+        if last:
+            on_read(digest.hexdigest())
 
     return [functools.partial(read, start) for start in range(0, len(images), SHARD)]
 
@@ -116,10 +120,13 @@ def examples(
 def metadata(contents: Mapping[str, dict], report: Mapping) -> dict:
     """What a data set remembers of its annotation files: they themselves (the numbers as they
     were, official category ids), a fingerprint for each, and the report of oddities.
+
+    "photographs" is filled in while these are read: see `shards`.
     """
     return {
         "annotations": dict(contents),
         "fingerprints": {split: fingerprint(coco) for split, coco in contents.items()},
+        "photographs": {},
         "report": dict(report),
     }
 
