@@ -9,8 +9,7 @@ how the file was checked; examples/run_onnx.py does all of it with NumPy, OpenCV
 
 stablehlo  jax.export, for CPU, CUDA and TPU, any batch size; needs JAX only:
            jax.export.deserialize(bytearray(open("fox.stablehlo", "rb").read())).call(crops)
-onnx       any ONNX runtime, a fixed batch size (--batch); writing it needs the extra `export`;
-           not SimpleBaseline, whose transposed convolutions the converter gets wrong
+onnx       any ONNX runtime, a fixed batch size (--batch); writing it needs the extra `export`
 """
 
 import argparse
@@ -132,18 +131,12 @@ class _Traced:
 def _traced(call: functools.partial, images: jax.ShapeDtypeStruct) -> functools.partial:
     """`call` with the network's module replaced by what JAX makes of it.
 
-    jax2onnx would patch Flax's layers, which takes it minutes. It gets transposed convolutions
-    wrong either way: ExportError for a network that has any.
+    jax2onnx would patch Flax's layers, which takes it minutes.
     """
     (variables,), module = call.args, call.keywords["module"]
     forward = functools.partial(module.apply, variables, train=False)
     with cpu.portable():
         program = jax.make_jaxpr(forward)(images)
-    if "lhs_dilation=(2" in str(program):
-        raise ExportError(
-            "this network has transposed convolutions, which jax2onnx gets wrong: "
-            "use --format=stablehlo"
-        )
     return functools.partial(call.func, {}, **call.keywords | {"module": _Traced(program)})
 
 

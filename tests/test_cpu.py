@@ -57,6 +57,16 @@ def test_a_transposed_convolution(sides):
     )
 
 
+def test_a_portable_transposed_convolution_is_made_of_plain_ones():
+    x, kernel = whole_numbers(2, 5, 4, 3, seed=0), whole_numbers(4, 4, 3, 5, seed=1)
+    with cpu.portable():
+        program = str(jax.make_jaxpr(cpu.deconv)(x, kernel))
+        portable = cpu.deconv(x, kernel)
+    assert program.count("conv_general_dilated[") == 4
+    assert "lhs_dilation=(2" not in program
+    np.testing.assert_array_equal(portable, cpu.deconv(x, kernel))
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("size", [1, 3])
 def test_half_precision_stays_and_sums_are_wider(size, dtype):

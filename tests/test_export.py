@@ -182,16 +182,11 @@ def test_dark_decoding_goes_through_onnx(nano):
     assert_onnx_agrees(*call_of(nano, 64, decode="dark"), 64)
 
 
-def test_what_the_converter_gets_wrong_is_refused():
-    pytest.importorskip("jax2onnx", reason="the extra export")
-    pytest.importorskip("onnxruntime", reason="the extra export")
-    call, about = call_of("simplebaseline_resnet50", 64)
-    with pytest.raises(export.ExportError, match="transposed convolutions"):
-        export.to_onnx(call, 64, 1, about)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "flip_test"), [("hrnet_w32", True), ("hourglass52", False)])
+@pytest.mark.parametrize(
+    ("name", "flip_test"),
+    [("hrnet_w32", True), ("hourglass52", False), ("simplebaseline_resnet50", False)],
+)
 def test_the_papers_networks_go_through_onnx(name, flip_test):
     pytest.importorskip("jax2onnx", reason="the extra export")
     pytest.importorskip("onnxruntime", reason="the extra export")

@@ -77,3 +77,11 @@ def test_what_is_portable_has_no_calls_for_the_cpu_compiler():
     assert "inlineable" in text()
     with cpu.portable():
         assert "inlineable" not in text()
+
+
+@pytest.mark.parametrize("sides", [(8, 6), (7, 9), (1, 2)])
+def test_the_portable_max_pool_is_linens(sides):
+    x = jnp.asarray(np.random.default_rng(0).normal(-3, 1, (2, *sides, 3)), jnp.float32)
+    with cpu.portable():
+        portable = layers.max_pool(x)
+    np.testing.assert_array_equal(portable, layers.max_pool(x))

@@ -169,9 +169,13 @@ def spread(
         before = (low - odd - first) // 2
         return slice(first, None, 2), (before, count - 1 - before)
 
-    rows = [jnp.stack([part(row, column) for column in (0, 1)], axis=3) for row in (0, 1)]
     b, h, w, _ = x.shape
-    return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, -1)
+    # joined, not jnp.stack, which jax2onnx does not know
+    rows = [
+        jnp.concatenate([part(row, column)[:, :, None, :, None] for column in (0, 1)], axis=4)
+        for row in (0, 1)
+    ]
+    return jnp.concatenate(rows, axis=2).reshape(b, 2 * h, 2 * w, -1)
 
 
 def turned(kernel: Float[Array, "n n c d"]) -> Float[Array, "n n d c"]:
@@ -192,7 +196,7 @@ def deconv(
     two arguments exchanged, on every device: of a kernel's gradient that is derived from an
     input with zeros between its values, XLA made 25 to 80 times the time.
     """
-    if is_meant():
+    if is_meant() or is_portable():  # jax2onnx gets transposed convolutions wrong
         return spread(x, kernel, low=2)
     # PyTorch's padding 1 is padding 4 - 1 - 1 of the dilated input.
     padding = ((2, 2), (2, 2))

@@ -4,6 +4,7 @@ Shapes are NHWC: b batch, h w rows and columns of a feature map, c channels.
 """
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -241,6 +242,17 @@ def check_sides(images: Float[Array, "b H W 3"], multiple: int) -> None:
     """Raises ValueError unless halving the images down to the lowest branch leaves no remainder."""
     if images.shape[1] % multiple or images.shape[2] % multiple:
         raise ValueError(f"the sides must be multiples of {multiple}, got images {images.shape}")
+
+
+def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """The largest value of every 3x3 at stride 2, padded by 1 on every side."""
+    if not cpu.is_portable():
+        return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+    # of the other, jax2onnx makes what no ONNX runtime takes
+    _, h, w, _ = x.shape
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    x = functools.reduce(jnp.maximum, [x[:, i : i + h : 2] for i in range(3)])
+    return functools.reduce(jnp.maximum, [x[:, :, i : i + w : 2] for i in range(3)])
 
 
 def upsample(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h2 w2 c"]:

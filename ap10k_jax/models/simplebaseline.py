@@ -33,7 +33,7 @@ class SimpleBaseline(nn.Module):
         options = {"kernel_init": layers.Kaiming(), "dtype": self.dtype}
         x = layers.conv(64, 7, 2, **options, name="conv1")(images.astype(self.dtype))
         x = nn.relu(layers.BatchNorm(dtype=self.dtype, name="bn1")(x, train=train))
-        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        x = layers.max_pool(x)
 
         block, counts = RESNETS[self.depth]
         for s, count in enumerate(counts, 1):
