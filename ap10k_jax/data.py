@@ -42,22 +42,22 @@ class Animals:
         annotations: dict,
         *,
         fingerprint: str,
-        photographs: str = "",
+        photographs_sha256: str = "",
         species: Sequence[str] = (),
         images: Collection[int] | None = None,
         max_animals: int = 0,
     ):
         """`source` gives the records in the order of the images of the COCO dict `annotations`.
 
-        `fingerprint` is that of the annotations; `photographs`, one of the photographs, tells data
-        sets apart whose photographs alone differ.
+        `fingerprint` is that of the annotations; `photographs_sha256` tells data sets apart whose
+        photographs alone differ.
         `species` keeps these species, or families, only, `images` the animals of the images with
         these ids, `max_animals` the first so many.
         """
         self._source = source
         self._coco = annotations
         self.keypoint_set = keypoints.of_annotations(annotations)
-        self.fingerprint, self.photographs = fingerprint, photographs
+        self.fingerprint, self.photographs_sha256 = fingerprint, photographs_sha256
         record_of = {image["id"]: i for i, image in enumerate(annotations["images"])}
         wanted = {
             c["id"]
@@ -100,6 +100,8 @@ class Animals:
         parts = [contents[part] for part in wanted]
         metadata = builder.info.metadata
         prints = [metadata["fingerprints"][part] for part in wanted]
+        # a data set that was built before these were kept has none
+        digests = [metadata.get("photographs", {}).get(part, "") for part in wanted]
         # SkipDecoding: the stored bytes come as they are, we decode only what we crop
         decoders = {"image": tfds.decode.SkipDecoding()}
         sources = [builder.as_data_source(part, decoders=decoders) for part in wanted]
@@ -107,8 +109,7 @@ class Animals:
             sources[0] if len(sources) == 1 else Joined(sources),
             parts[0] if len(parts) == 1 else joined(parts),
             fingerprint=prints[0] if len(prints) == 1 else sha256(" ".join(prints)),
-            # a data set that was built before these were kept has none
-            photographs=" ".join(metadata.get("photographs", {}).get(part, "") for part in wanted),
+            photographs_sha256=" ".join(digests),
             species=species,
             images=images,
             max_animals=max_animals,

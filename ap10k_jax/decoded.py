@@ -34,7 +34,7 @@ class Source(Protocol):
     images: Sequence[dict]
     image_places: Int[np.ndarray, "n"]
     fingerprint: str
-    photographs: str
+    photographs_sha256: str
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> dict: ...
@@ -53,7 +53,7 @@ class DecodedPhotographs(Sequence):
         self.animals = animals
         sizes = np.array([3 * image["width"] * image["height"] for image in animals.images])
         self.bytes = int(sizes[np.unique(animals.image_places)].sum())
-        facts = (VERSION, animals.fingerprint, animals.photographs, transforms.DECODERS)
+        facts = (VERSION, animals.fingerprint, animals.photographs_sha256, transforms.DECODERS)
         digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
         self._rows = rows.Rows(folder, digest, sizes)
         self._lock = threading.RLock()

@@ -36,7 +36,7 @@ class Source(Protocol):
     places: Int[np.ndarray, "n"]
     split_size: int
     fingerprint: str
-    photographs: str
+    photographs_sha256: str
     keypoint_set: keypoints.KeypointSet
 
     def __len__(self) -> int: ...
@@ -70,7 +70,7 @@ class Patches:
         shown = dataclasses.replace(augmentation, **certain, **neutral)
         facts = {
             "version": VERSION,
-            "data": [animals.fingerprint, animals.photographs],
+            "data": [animals.fingerprint, animals.photographs_sha256],
             "joints": keypoints.as_category(animals.keypoint_set),
             "image_size": image_size,
             "augmentation": dataclasses.asdict(shown),

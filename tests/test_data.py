@@ -57,10 +57,13 @@ def test_a_data_set_built_before_its_photographs_were_hashed_opens(synthetic_dir
     shutil.copytree(synthetic_dir, tmp_path, dirs_exist_ok=True)
     (path,) = tmp_path.glob("ap10k/split1/*/metadata.json")
     metadata = json.loads(path.read_text())
-    assert len(metadata.pop("photographs")["train"]) == 64
+    digest = metadata.pop("photographs")["train"]
+    opened = data.Animals.open("ap10k/split1", "train", data_dir=tmp_path)
+    assert opened.photographs_sha256 == digest
+    assert len(digest) == 64
     path.write_text(json.dumps(metadata))
     opened = data.Animals.open("ap10k/split1", "train", data_dir=tmp_path)
-    assert opened.photographs == ""
+    assert opened.photographs_sha256 == ""
     assert opened[0]["bytes"]
 
 

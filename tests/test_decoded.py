@@ -113,9 +113,10 @@ def test_it_says_what_it_takes(synthetic_dir, animals, tmp_path):
         np.testing.assert_array_equal(same["image"], some[i]["image"])
 
 
-@pytest.mark.parametrize("other", [{"fingerprint": "other"}, {"photographs": "other"}])
+@pytest.mark.parametrize("other", [{"fingerprint": "other"}, {"photographs_sha256": "other"}])
 def test_other_data_have_other_files(animals, tmp_path, other):
-    same = {"fingerprint": animals.fingerprint, "photographs": animals.photographs}
+    same = {name: getattr(animals, name) for name in ("fingerprint", "photographs_sha256")}
+    assert all(same.values())
     for facts in (same, same | other):
         kept = data.Animals(animals._source, animals.ground_truth(), **facts)
         decoded.DecodedPhotographs(kept, tmp_path)[0]
