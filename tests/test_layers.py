@@ -15,17 +15,49 @@ def plain_batch_norm(x, scale, bias, epsilon):
     return (x - mean) / jnp.sqrt(var + epsilon) * scale + bias
 
 
+@pytest.fixture(params=["cpu", "accelerator"])
+def lowering(request, monkeypatch):
+    """Both ways to compute, on whatever device the tests have."""
+    monkeypatch.setattr(cpu, "is_meant", lambda: request.param == "cpu")
+    jax.clear_caches()
+    yield request.param
+    jax.clear_caches()
+
+
 @pytest.mark.parametrize("offset", [0.0, 3.0])
-def test_batch_norms_gradient_is_that_of_its_formula(offset):
+def test_batch_norms_gradient_is_that_of_its_formula(offset, lowering):
     rng = np.random.default_rng(0)
     x = rng.normal(offset, 1, (4, 6, 5, 3)).astype(np.float32)
     scale, bias = rng.normal(1, 0.2, (2, 3)).astype(np.float32)
     gradient = rng.normal(0, 1, x.shape).astype(np.float32)
-    ours, back = jax.vjp(lambda *a: layers.normalize_batch(*a, 1e-5)[0], x, scale, bias)
+    ours, back = jax.vjp(lambda *a: cpu.normalize_batch(*a, 1e-5)[0], x, scale, bias)
     plain, plain_back = jax.vjp(lambda *a: plain_batch_norm(*a, 1e-5), x, scale, bias)
     np.testing.assert_allclose(ours, plain, atol=1e-5)
     for a, b in zip(back(gradient), plain_back(gradient), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_lose_no_digits_where_the_mean_is_a_thousand_deviations(lowering):
+    """Sums from zero would leave no digit of the variance; PyTorch is exact to 1e-5 here, too."""
+    x = np.random.default_rng(0).normal(1000, 1, (8, 32, 32, 5)).astype(np.float32)
+    mean, var = cpu.batch_statistics(x)
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(var, exact.var((0, 1, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_is_normalised_with_float32_sums(dtype, lowering):
+    x = jnp.asarray(np.random.default_rng(0).normal(3, 1, (16, 64, 64, 2)), dtype)
+    scale, bias = jnp.ones(2), jnp.zeros(2)
+    (y, (mean, var)), back = jax.vjp(lambda x: cpu.normalize_batch(x, scale, bias, 1e-5), x)
+    assert y.dtype == dtype
+    assert mean.dtype == var.dtype == jnp.float32
+    # bfloat16 sums of 65,536 values would be wrong in the first digit
+    np.testing.assert_allclose(mean, np.asarray(x, float).mean((0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(var, np.asarray(x, float).var((0, 1, 2)), rtol=1e-4)
+    (to_x,) = back((jnp.ones_like(y), (jnp.zeros(2), jnp.zeros(2))))
+    assert to_x.dtype == dtype
 
 
 def test_the_gradient_of_a_sum_goes_to_every_branch_where_the_sum_is_positive():

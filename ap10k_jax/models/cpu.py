@@ -218,3 +218,133 @@ def _deconv_gradient(kept: tuple, gradient: Array) -> tuple[Array, Array]:
 
 
 deconv.defvjp(_deconv_forward, _deconv_gradient)
+
+
+# --- batch normalisation
+
+
+@jax.custom_vjp
+def normalize_batch(
+    x: Float[Array, "b h w c"], scale: Float[Array, " c"], bias: Float[Array, " c"], epsilon: float
+) -> tuple[Float[Array, "b h w c"], tuple[Float[Array, " c"], Float[Array, " c"]]]:
+    """The batch with mean `bias` and deviation `scale` in every channel, and its statistics.
+
+    Returns the normalised batch in the dtype of `x`, and (mean, biased variance) in float32, which
+    have no gradient. The gradient is written out (Ioffe and Szegedy, 2015) because it needs `x`
+    alone as residual, in the compute dtype, and one reduction. Each direction reads `x` twice: once
+    for two sums, once for an affine map of every channel.
+    """
+    return _normalize_batch(x, scale, bias, epsilon)[0]
+
+
+# Jitted, here and below, so that layers of equal shape are traced and lowered once.
+@jax.jit
+def _normalize_batch(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple:
+    mean, var = batch_statistics(x)
+    inverse = jax.lax.rsqrt(var + epsilon)
+    factor = scale * inverse
+    y = at_least_float32(x) * factor + (bias - mean * factor)
+    return (y.astype(x.dtype), (mean, var)), (x, mean, inverse, scale)
+
+
+def batch_statistics(x: Float[Array, "b h w c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """Mean and biased variance of every channel, in one pass over the batch.
+
+    The sums are taken from the first pixel's value: from zero, the difference E[x^2] - E[x]^2
+    would lose digits where a channel's mean is large against its deviation.
+    """
+    x = at_least_float32(x)
+    count = x.size // x.shape[-1]
+    shift = x[0, 0, 0]
+    centered = x - shift
+    total, squares = channel_sums(centered, centered * centered)
+    mean = total / count
+    var = jnp.maximum(squares / count - mean * mean, 0)
+    return mean + shift, var
+
+
+@jax.jit
+def _normalize_batch_gradient(residuals: tuple, gradients: tuple) -> tuple:
+    x, mean, inverse, scale = residuals
+    wide, gradient = at_least_float32(x), at_least_float32(gradients[0])
+    count = x.size // x.shape[-1]
+    to_bias, moment = channel_sums(gradient, gradient * (wide - mean))
+    to_scale = moment * inverse
+    # (gradient - to_bias / count - normalized * to_scale / count) * scale * inverse, sorted by
+    # what varies over pixels, so that all else is computed on vectors of one number a channel
+    of_gradient = scale * inverse
+    of_x = -of_gradient * inverse * to_scale / count
+    constant = -of_gradient * to_bias / count - of_x * mean
+    to_x = of_gradient * gradient + of_x * wide + constant
+    return to_x.astype(x.dtype), to_scale, to_bias, None
+
+
+normalize_batch.defvjp(_normalize_batch, _normalize_batch_gradient)
+
+
+def channel_sums(
+    x: Float[Array, "b h w c"], y: Float[Array, "b h w c"]
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """The sums of two arrays over all but their channels.
+
+    One reduction with two results: on GPUs a kernel for both, where two reductions side by side
+    often become two. XLA's CPU compiler does not vectorise such a reduction.
+    """
+    axes = tuple(range(x.ndim - 1))
+    if is_meant() or is_portable():
+        return x.sum(axes), y.sum(axes)
+    zero = jnp.zeros((), x.dtype)
+    return jax.lax.reduce((x, y), (zero, zero), _add_pairs, axes)
+
+
+def _add_pairs(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+    return a[0] + b[0], a[1] + b[1]
+
+
+def at_least_float32(x: Array) -> Array:
+    """Half precision widened to float32; float32 and float64 (for tests) as they are."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+# --- residual sums
+
+
+def relu_of_sum(*branches: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """ReLU of a sum, behind a fusion barrier on CPU.
+
+    XLA's CPU compiler fuses a cheap sum into each of its readers and computes it there anew, with
+    the sum before it, and so on back to the first block: HRNet then takes time quadratic in the
+    depth.
+    """
+    if not is_meant():
+        return _relu_of_sum(*branches)
+    return _separate_relu_of_sum(branches)
+
+
+@jax.custom_vjp
+def _separate_relu_of_sum(branches: tuple[Array, ...]) -> Array:
+    return apart(_relu_of_sum, *branches)
+
+
+def _relu_of_sum_forward(branches: tuple[Array, ...]) -> tuple[Array, tuple]:
+    joined = _separate_relu_of_sum(branches)
+    return joined, (joined, len(branches))
+
+
+def _relu_of_sum_backward(residuals: tuple, gradient: Array) -> tuple:
+    joined, count = residuals
+    gradient = apart(_relu_gradient, joined, gradient)
+    return ((gradient,) * count,)
+
+
+_separate_relu_of_sum.defvjp(_relu_of_sum_forward, _relu_of_sum_backward)
+
+
+@jax.jit
+def _relu_of_sum(*branches: Array) -> Array:
+    return jax.nn.relu(sum(branches))
+
+
+@jax.jit
+def _relu_gradient(joined: Array, gradient: Array) -> Array:
+    return jnp.where(joined > 0, gradient, 0)

@@ -87,76 +87,12 @@ class Deconv(nn.Module):
         return cpu.deconv(x.astype(self.dtype), kernel.astype(self.dtype))
 
 
-def statistics(x: Float[Array, "b h w c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-    """Mean and biased variance of every channel.
-
-    The variance takes a second pass over the centred values: E[x^2] - E[x]^2 loses digits where a
-    channel's mean is large against its spread, and measures no faster.
-    """
-    mean = channel_mean(x)
-    return mean, channel_mean(jnp.square(x - mean))
-
-
-def channel_mean(x: Float[Array, "b h w c"]) -> Float[Array, " c"]:
-    """The mean of every channel, axis by axis: one long float32 sum loses digits.
-
-    Means, not sums: of two sums in a row XLA would make a single long one. The first mean stands
-    apart: fused with the others it would be computed channel by channel, each a walk through all
-    of memory, which takes 4 to 11 times as long on the smaller maps.
-    """
-    return cpu.apart(_mean_of_rows, x).mean(axis=1).mean(axis=0)
-
-
-@jax.jit
-def _mean_of_rows(x):
-    return x.mean(axis=1)
-
-
-@jax.custom_vjp
-def normalize_batch(
-    x: Float[Array, "b h w c"], scale: Float[Array, " c"], bias: Float[Array, " c"], epsilon: float
-) -> tuple[Float[Array, "b h w c"], tuple[Float[Array, " c"], Float[Array, " c"]]]:
-    """The batch with mean `bias` and deviation `scale` in every channel, and its own statistics.
-
-    The gradient is written out (Ioffe and Szegedy, 2015): it needs x alone, where the derived one
-    keeps the centred values too, and a third fewer operations to compile. The statistics are for
-    the running ones and have no gradient. Means over a sharded batch are means over all of it.
-    """
-    return _normalize_batch(x, scale, bias, epsilon)[0]
-
-
-# Jitted, here and below, so that layers of equal shape are traced and lowered once for all.
-@jax.jit
-def _normalize_batch(x, scale, bias, epsilon):
-    mean, var = statistics(x)
-    inverse = jax.lax.rsqrt(var + epsilon)
-    y = (x - mean) * (scale * inverse) + bias
-    return (y, (mean, var)), (x, mean, inverse, scale)
-
-
-def _normalize_batch_gradient(kept, gradient):
-    return *_batch_gradient(kept, gradient[0]), None
-
-
-@jax.jit
-def _batch_gradient(kept, gradient):
-    x, mean, inverse, scale = kept
-    normalized = (x - mean) * inverse
-    to_bias = channel_mean(gradient)
-    to_scale = channel_mean(gradient * normalized)
-    to_x = (gradient - to_bias - normalized * to_scale) * (scale * inverse)
-    count = x.size // x.shape[-1]
-    return to_x, count * to_scale, count * to_bias
-
-
-normalize_batch.defvjp(_normalize_batch, _normalize_batch_gradient)
-
-
 class BatchNorm(nn.Module):
     """Batch normalisation with PyTorch's running statistics: the running variance is unbiased.
 
-    The batch is normalised with the biased variance. Under jit with a sharded batch the statistics
-    are those of the global batch.
+    The batch is normalised with the biased variance. Statistics are float32; the result has the
+    dtype of the input, which is the network's compute dtype. Under jit with a sharded batch the
+    statistics are those of the global batch.
     """
 
     epsilon: float = 1e-5
@@ -170,12 +106,11 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
-        x = at_least_float32(x)
         if not train:
             inverse = jax.lax.rsqrt(running_var.value + self.epsilon)
-            y = (x - running_mean.value) * (scale * inverse) + bias
+            y = (cpu.at_least_float32(x) - running_mean.value) * (scale * inverse) + bias
             return y.astype(self.dtype)
-        y, (mean, var) = normalize_batch(x, scale, bias, self.epsilon)
+        y, (mean, var) = cpu.normalize_batch(x, scale, bias, self.epsilon)
         if not self.is_initializing():
             count = x.size // x.shape[-1]
             new, unbiased = 1 - self.momentum, count / (count - 1)
@@ -263,49 +198,8 @@ def upsample(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h2 w2 c
 
 
 def join(*branches: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """ReLU of the sum: where the residual stream, or a branch of HRNet, takes up what was computed.
-
-    Written for XLA's CPU compiler. It fuses a cheap sum into each of its readers and computes it
-    there anew, with the sum before it, and so on back to the first block: HRNet then takes time
-    quadratic in the depth. So the sums stand apart; on other devices they are plain.
-    """
-    if cpu.is_portable():
-        return nn.relu(sum(branches))
-    return checkpoint_name(_join(branches), KEPT)
-
-
-@jax.custom_vjp
-def _join(branches: tuple[Array, ...]) -> Array:
-    return cpu.apart(_relu_of_sum, *branches)
-
-
-def _join_forward(branches: tuple[Array, ...]) -> tuple[Array, tuple]:
-    joined = _join(branches)
-    return joined, (joined, len(branches))
-
-
-def _join_gradient(kept: tuple, gradient: Array) -> tuple:
-    joined, count = kept
-    gradient = cpu.apart(_relu_gradient, joined, gradient)
-    return ((gradient,) * count,)
-
-
-_join.defvjp(_join_forward, _join_gradient)
-
-
-@jax.jit
-def _relu_of_sum(*branches: Array) -> Array:
-    return nn.relu(sum(branches))
-
-
-@jax.jit
-def _relu_gradient(joined: Array, gradient: Array) -> Array:
-    return jnp.where(joined > 0, gradient, 0)
-
-
-def at_least_float32(x: Array) -> Array:
-    """Half precision widened to float32; float32 and float64 (for tests) as they are."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    """ReLU of the sum of a residual block's two paths, or of HRNet's branches at one resolution."""
+    return checkpoint_name(cpu.relu_of_sum(*branches), KEPT)
 
 
 def heatmap_head(
@@ -316,4 +210,4 @@ def heatmap_head(
     In float32 whatever the network's compute dtype: sub-cell decoding compares neighbouring cells
     that differ by less than bfloat16 resolves.
     """
-    return conv(num_keypoints, 1, bias=True, dtype=None, name=name)(at_least_float32(x))
+    return conv(num_keypoints, 1, bias=True, dtype=None, name=name)(cpu.at_least_float32(x))
