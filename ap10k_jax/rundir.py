@@ -92,6 +92,14 @@ def flatten(tree: dict, prefix: str = "") -> dict:
     return flat
 
 
+def version_of(package: str) -> str:
+    """The installed version; a checkout on PYTHONPATH is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
 def write_environment(
     workdir: Path,
     animals: dict[str, data.Animals],
@@ -109,7 +117,7 @@ def write_environment(
     starts.append(
         {
             "python": platform.python_version(),
-            "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+            "packages": {name: version_of(name) for name in PACKAGES},
             "devices": [device.device_kind for device in jax.devices()],
             "machine": platform.platform(),
             "fingerprints": {split: a.fingerprint for split, a in animals.items()},
