@@ -207,7 +207,7 @@ def run_here(
     whole = len(training) >= config.batch_size
     if whole and not unlabelled and source.kind != "device" and jax.process_count() == 1:
         step = train.compile_ahead(config, module, shardings, store=store)
-        method = method._replace(make_step=lambda *_: step)
+        method = method._replace(make_step=lambda *_, **__: step)
     if initial is None and not saved:
         initial = train.initial_variables(config, module)
     if unlabelled:

@@ -119,8 +119,8 @@ def make_step(
     `places` are the rows of the patches of the animals with index 0, 1, ...; they ascend.
     """
 
-    def make_with_patches(module, optimizer, shardings: devices.Shardings) -> Callable:
-        step = make(module, optimizer, shardings)
+    def make_with_patches(module, optimizer, shardings: devices.Shardings, **options) -> Callable:
+        step = make(module, optimizer, shardings, **options)
         ends = places[0], places[-1] + 1
         in_a_row = len(places) == ends[1] - ends[0]  # as they ascend; a slice is not a copy
         held = upload(patches.pixels[slice(*ends) if in_a_row else places], shardings)

@@ -41,6 +41,7 @@ from ap10k_jax import (
     keypoints,
     losses,
     metrics,
+    packing,
     pool,
     precision,
     runlog,
@@ -194,15 +195,20 @@ def semi_step(
     settings: ConfigDict,
     joints: keypoints.KeypointSet = keypoints.AP10K,
     sigmas: Sequence[float] = keypoints.AP10K.sigmas,
+    packed: packing.Packing | None = None,
 ) -> tuple[SemiState, dict]:
     """The state after one step, and the step's numbers.
+
+    With `packed` the state is a packed one, before and after.
 
     batch: `image`, `keypoints`, `weights` as train.train_step's, and `unlabeled`, a batch of
     pool.py. `settings` is config.semi.
     """
     unlabelled = batch["unlabeled"]
+    pack, unpack = (packed.pack, packed.unpack) if packed else (lambda tree: tree,) * 2
+    variables = unpack({"params": state.params, "batch_stats": state.batch_stats})
     points, heights = pseudo_labels(
-        state.teacher,
+        unpack(state.teacher),
         unlabelled["weak"],
         module=module,
         pairs=joints.pairs,
@@ -223,7 +229,7 @@ def semi_step(
 
     def loss_fn(params):
         heatmaps, updated = module.apply(
-            {"params": params, "batch_stats": state.batch_stats},
+            {"params": params, "batch_stats": variables["batch_stats"]},
             images,
             train=True,
             mutable=["batch_stats"],
@@ -242,8 +248,9 @@ def semi_step(
         return loss * factor, (loss, parts, updated["batch_stats"])
 
     gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
-    (_, (loss, parts, batch_stats)), gradient = gradient_fn(state.params)
-    params, opt_state = train.updated(optimizer, gradient, state.opt_state, state.params)
+    (_, (loss, parts, batch_stats)), gradient = gradient_fn(variables["params"])
+    params, opt_state = train.updated(optimizer, pack(gradient), state.opt_state, state.params)
+    batch_stats = pack(batch_stats)
     decay = ema_decay(state.step, decay=settings.ema_decay)
     student = {"params": params, "batch_stats": batch_stats}
     numbers = {
@@ -282,7 +289,10 @@ def mean_teacher(
     batches = together.map(lambda pair: pair[0] | {"unlabeled": pair[1]})
 
     def make_step(
-        module: nn.Module, optimizer: optax.GradientTransformation, shardings: devices.Shardings
+        module: nn.Module,
+        optimizer: optax.GradientTransformation,
+        shardings: devices.Shardings,
+        packed: packing.Packing | None = None,
     ) -> Callable:
         def step(state: SemiState, batch: dict) -> tuple[SemiState, dict]:
             return semi_step(
@@ -292,6 +302,7 @@ def mean_teacher(
                 settings=settings,
                 joints=joints,
                 sigmas=sigmas,
+                packed=packed,
             )
 
         return jax.jit(

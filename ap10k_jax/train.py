@@ -25,6 +25,7 @@ from ap10k_jax import (
     evaluate,
     losses,
     models,
+    packing,
     precision,
     processes,
     resident,
@@ -69,7 +70,7 @@ class Method(NamedTuple):
     batches: grain.IterDataset
     inputs: tuple[str, ...]
     init_state: Callable  # (variables, optimizer) -> a state as TrainState
-    make_step: Callable  # (module, optimizer, shardings) -> a step as make_train_step's
+    make_step: Callable  # (module, optimizer, shardings, packed=) -> a step as make_train_step's
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -155,17 +156,21 @@ def train_step(
     *,
     module: nn.Module,
     optimizer: optax.GradientTransformation,
+    packed: packing.Packing | None = None,
     parts: int = 1,
     remat: bool = False,
 ) -> tuple[TrainState, dict]:
     """The state after one step on a batch, and the step's numbers.
 
     batch: `image` uint8 (b, H, W, 3), `keypoints` (b, k, 2) in crop pixels, `weights` (b, k).
+    With `packed` the state is a packed one, before and after.
     Targets are drawn here, on the device: they are larger than the crops. `parts` and `remat` spend
     time to save memory, see configs/base.py. The only number is the loss: the norm of HRNet's 900
     gradients alone would take as long to compile as half of the rest.
     """
     factor = precision.loss_factor(state.opt_state)
+    pack, unpack = (packed.pack, packed.unpack) if packed else (lambda tree: tree,) * 2
+    variables = unpack(state.variables)
 
     def loss_fn(params, batch_stats, part):
         loss, batch_stats = loss_of(module, params, batch_stats, part)
@@ -177,12 +182,12 @@ def train_step(
 
     def one_part(batch_stats, part):
         gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (_, (loss, batch_stats)), gradient = gradient_fn(state.params, batch_stats, part)
+        (_, (loss, batch_stats)), gradient = gradient_fn(variables["params"], batch_stats, part)
         return batch_stats, (loss, gradient)
 
-    batch_stats, (loss, gradient) = in_parts(one_part, state.batch_stats, batch, parts)
-    params, opt_state = updated(optimizer, gradient, state.opt_state, state.params)
-    return TrainState(state.step + 1, params, batch_stats, opt_state), {"loss": loss}
+    batch_stats, (loss, gradient) = in_parts(one_part, variables["batch_stats"], batch, parts)
+    params, opt_state = updated(optimizer, pack(gradient), state.opt_state, state.params)
+    return TrainState(state.step + 1, params, pack(batch_stats), opt_state), {"loss": loss}
 
 
 def updated(
@@ -249,14 +254,22 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     shardings: devices.Shardings,
     *,
+    packed: packing.Packing | None = None,
     parts: int = 1,
     remat: bool = False,
 ) -> Callable:
     """`train_step`, compiled; the old state's memory is given to the new one."""
 
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
-        options = {"module": module, "optimizer": optimizer, "parts": parts, "remat": remat}
-        return train_step(state, batch, **options)
+        return train_step(
+            state,
+            batch,
+            module=module,
+            optimizer=optimizer,
+            packed=packed,
+            parts=parts,
+            remat=remat,
+        )
 
     return jax.jit(
         step,
@@ -277,11 +290,14 @@ def compile_ahead(
     """The usual step for whole batches of the config, being compiled or taken from the store."""
     size, joints = config.data.image_size, config.model.num_keypoints
     optimizer = make_optimizer(jnp.dtype(module.dtype))
+    shapes = models.shapes(module, image_size=(size, size))
+    packed = packing.Packing.of(shapes)
     options = {"parts": config.batch_parts, "remat": config.model.remat}
 
     def state_shapes() -> TrainState:
-        variables = models.shapes(module, image_size=(size, size))
-        state = jax.eval_shape(lambda variables: init_state(variables, optimizer), variables)
+        state = jax.eval_shape(
+            lambda variables: packed.pack(init_state(variables, optimizer)), shapes
+        )
         return at_rate(state, 0.0)
 
     def of_batch(*shape: int, dtype: jnp.dtype = jnp.float32) -> jax.ShapeDtypeStruct:
@@ -292,7 +308,7 @@ def compile_ahead(
         "keypoints": of_batch(joints, 2),
         "weights": of_batch(joints),
     }
-    step = make_train_step(module, optimizer, shardings, **options)
+    step = make_train_step(module, optimizer, shardings, packed=packed, **options)
     return ahead.Ahead(
         *(step, state_shapes, batch_shapes),
         devices=[*shardings.batch.mesh.devices.flat],
@@ -469,7 +485,14 @@ def train(
     total_steps = config.epochs * steps_per_epoch
     schedule = learning_rate(config, steps_per_epoch)
     optimizer = make_optimizer(jnp.dtype(module.dtype))
-    step_fn = method.make_step(module, optimizer, shardings)
+    sides = (config.data.image_size,) * 2
+    shapes = models.shapes(module, image_size=sides)
+    packed = packing.Packing.of(shapes)
+    step_fn = method.make_step(module, optimizer, shardings, packed=packed)
+    pack, unpack = (
+        jax.jit(function, out_shardings=shardings.replicated)
+        for function in (packed.pack, packed.unpack)
+    )
     iterator = iter(method.batches)
 
     def is_scored(epoch: int) -> bool:
@@ -477,12 +500,11 @@ def train(
         return epoch == config.epochs or bool(every and epoch % every == 0)
 
     with stop.deferred(), checkpoint.Checkpoints(workdir / "checkpoints") as checkpoints:
-        sides = (config.data.image_size,) * 2
-        shapes = functools.partial(models.shapes, module, image_size=sides)
         state = restore_or_init(
             *(checkpoints, initial, method.init_state, optimizer, iterator, shapes, shardings)
         )
         first = int(state.step) + 1
+        state = pack(state)
         latest = checkpoints.saved()[-1] if first > 1 else None
         epoch, within_epoch = divmod(first - 1, steps_per_epoch)
         # a run that was stopped while its validation animals were predicted
@@ -496,14 +518,14 @@ def train(
                 log.flush()
                 if all(saved.step != step for saved in checkpoints.saved()):
                     kept = window.stored()
-                    checkpoints.save_stopped(step, parts(state, iterator), window=kept)
+                    checkpoints.save_stopped(step, parts(unpack(state), iterator), window=kept)
                 raise stop.Stopped(f"All {step} of {total_steps} steps are saved in {workdir}.")
 
             def score(step: int) -> float:
                 log.show(now="scoring")
                 try:
                     rows = evaluate.predict(
-                        *(predict_step, state.variables, validation, config),
+                        *(predict_step, unpack(state).variables, validation, config),
                         name="validation",
                         shardings=shardings,
                     )
@@ -517,7 +539,7 @@ def train(
             if unscored:
                 ap = score(first - 1)
                 log.flush()
-                checkpoints.save(first - 1, parts(state, iterator), ap=ap)
+                checkpoints.save(first - 1, parts(unpack(state), iterator), ap=ap)
             elif latest:
                 window.restore(checkpoints.window(first - 1))
             log.show(now="compiling")
@@ -527,8 +549,8 @@ def train(
                 arrays = devices.split(arrays, shardings)
                 state, numbers = step_fn(at_rate(state, schedule(step - 1)), arrays)
                 window.add(step, numbers, batch["index"], waited)
-                in_flight = [*in_flight[-1:], numbers["loss"]]
-                in_flight[0].block_until_ready()  # one step computes while the next is queued
+                in_flight = [*in_flight[-2:], numbers["loss"]]
+                in_flight[0].block_until_ready()  # one step computes while two are queued
                 log.bar.update()
                 if step == first:
                     log.show(now="training")
@@ -547,7 +569,7 @@ def train(
                     ap = score(step) if is_scored(epoch) else None
                     if ap is not None or epoch % config.checkpoint_every_epochs == 0:
                         log.flush()
-                        checkpoints.save(step, parts(state, iterator), ap=ap)
+                        checkpoints.save(step, parts(unpack(state), iterator), ap=ap)
                     window.restart_clock()
                 if stop.requested(step):
                     save_and_stop(step)
@@ -574,19 +596,19 @@ def restore_or_init(
     init_state: Callable,
     optimizer: optax.GradientTransformation,
     iterator: Iterator[dict],
-    shapes: Callable[[], dict],
+    shapes: dict,
     shardings: devices.Shardings,
 ) -> TrainState:
     """The run's latest state, the iterator set to match; one of `initial` where there is none.
 
-    `shapes()` is the tree of the variables as jax.ShapeDtypeStruct; it takes HRNet two seconds.
+    `shapes` is the tree of the variables as jax.ShapeDtypeStruct.
     """
     saved = checkpoints.saved()
     if not saved:
         return place(init_state(initial, optimizer), shardings)
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings.replicated),
-        jax.eval_shape(lambda variables: init_state(variables, optimizer), shapes()),
+        jax.eval_shape(lambda variables: init_state(variables, optimizer), shapes),
     )
     stored = checkpoints.restore(saved[-1].step, abstract.parts() | {"data": None})
     iterator.set_state(stored["data"])
