@@ -263,6 +263,8 @@ def check(config: ConfigDict, *, device_count: int) -> None:
     known = [f"{d}/{name}" for d, b in build.DATASETS.items() for name in b.builder_configs]
     is_known = config.data.name in known or re.fullmatch(r"own/[\w-]+", config.data.name)
     expect(is_known, "data.name", f"one of {', '.join(known)}, or own/NAME")
+    necks = keypoints.ANIMAL_POSE_NECKS
+    expect(config.data.neck in necks, "data.neck", f"one of {', '.join(necks)}")
     size = config.data.image_size
     largest = models.LARGEST_IMAGE
     fits = 0 < size <= largest and size % 32 == 0
@@ -318,7 +320,7 @@ def value_of(config: ConfigDict, field: str) -> object:
 def check_against_data(config: ConfigDict) -> keypoints.KeypointSet:
     """The joints of the built data set; UserError names what the config asks in vain."""
     name = config.data.name
-    contents = data.annotations(data.built(name, config.data.dir))
+    contents = data.annotations(data.built(name, config.data.dir), config.data.neck)
     joints = keypoints.of_annotations(next(iter(contents.values())))
     asked, has = config.model.num_keypoints, len(joints)
     if asked != has:
@@ -396,6 +398,7 @@ def open_animals(config: ConfigDict, split: str, species: str, drawn: dict) -> d
         species=names(species),
         images=frozenset(drawn[part]) if drawn else None,
         max_animals=config.data.max_animals,
+        neck=config.data.neck,
     )
     if not len(animals):
         raise rundir.UserError(

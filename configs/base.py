@@ -42,12 +42,16 @@ def get_config() -> ConfigDict:
     config.init_from = ""
 
     config.data = ConfigDict()
-    # split1, split2, split3: the paper's three random splits; animal_pose/split1 to 3 as well, with
-    # its joints mapped onto AP-10K's; coco_keypoints/2017, people with COCO's joints; own/NAME, see
-    # tfds_ap10k/own/README.md. Mirroring, AP and pictures follow the data set's joints.
+    # split1, split2, split3: the paper's three random splits; animal_pose/split1 to 3 are ours, and
+    # its joints become AP-10K's (see `neck`); coco_keypoints/2017, people with COCO's joints;
+    # own/NAME, see tfds_ap10k/own/README.md. Mirroring, AP and pictures follow the data's joints.
     config.data.name = "ap10k/split1"
     config.data.dir = "~/tensorflow_datasets"  # where the built data set is or will be
     config.data.manual_dir = ""  # the downloaded AP-10K, or your folder, if it is still to be built
+    # Of Animal-Pose alone: which of its joints stands for AP-10K's neck, "throat" (most likely the
+    # paper's) or "midpoint", of throat and withers (where AP-10K's annotators put the neck). APs
+    # with different necks are not comparable: see ap10k_jax.keypoints.ANIMAL_POSE_NECKS.
+    config.data.neck = "throat"
     config.data.synthetic_images = 0  # > 0: draw that many synthetic photographs in place of AP-10K
     config.data.species = ""  # comma-separated species and families to train on; "": all
     # > 0: of every species only so many images of train keep their labels, drawn from config.seed;
