@@ -96,7 +96,6 @@ AUGMENT_BOUNDS = (
 BOUNDS = (
     ("seed", 0, 2**32 - 1),
     ("epochs", 0, 10**6),
-    ("animals_per_epoch", 0, MANY),
     ("log_every_steps", 1, MANY),
     ("checkpoint_every_epochs", 1, MANY),
     ("model.num_keypoints", 1, models.MOST_KEYPOINTS),
@@ -202,7 +201,7 @@ def run_here(
         # a photograph that cannot be decoded
         with processes.first_ahead("patches"), mistakes_in("data.name", config.data.name):
             source.kept.fill(threads=config.data.loader_threads)
-    passes = train.in_passes(config, len(training))
+    passes = train.in_passes(config, passes_per_epoch(config, training))
     method = train.supervised(passes, training, shardings, source)
     whole = len(training) >= config.batch_size
     if whole and not unlabelled and source.kind != "device" and jax.process_count() == 1:
@@ -405,6 +404,21 @@ def open_animals(config: ConfigDict, split: str, species: str, drawn: dict) -> d
             f"{config.data.name} has no animal of {species or 'any species'} in {split}"
         )
     return animals
+
+
+def passes_per_epoch(config: ConfigDict, training: data.Animals) -> float:
+    """Passes over the training animals in an epoch of the config; printed where it is not 1.
+
+    With `epochs_of_whole_split` an epoch shows as many images as the whole training split has.
+    """
+    if not config.epochs_of_whole_split:
+        return 1.0
+    whole, own = (
+        len({animals.annotation(i)["image_id"] for i in range(len(animals))})
+        for animals in (open_animals(config, "train", "", {}), training)
+    )
+    print(f"an epoch is {whole} images, as of the whole split: {whole / own:.2f} passes over {own}")
+    return whole / own
 
 
 def choose_input(config: ConfigDict, animals: data.Animals) -> resident.Input:

@@ -15,9 +15,10 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # initial weights, data order and augmentation all follow from it
     config.epochs = 210  # 0: no training, the initial weights are scored as they are
-    # > 0: an epoch, here and in the intervals counted in epochs, is so many animals and not a pass
-    # over the training set: few species are then shown as often as all of AP-10K would be.
-    config.animals_per_epoch = 0
+    # True: an epoch, here and in the intervals counted in epochs, is as many images as the whole
+    # training split has (7,023 on split 1) and not a pass over the training set. Few species, or
+    # few labels, are then shown for as many images as supervised learning on all of AP-10K sees.
+    config.epochs_of_whole_split = False
     config.batch_size = 64  # animals a step, over all devices
     # The protocol keeps an epoch's last, smaller batch (143 steps on split 1). That shape compiles
     # a second time: short runs drop it instead.
