@@ -157,7 +157,7 @@ ANIMAL_POSE_TO_AP10K = (0, 1, 2, 17, 19, 5, 9, 13, 6, 10, 14, 7, 11, 15, 8, 12, 
 # where AP-10K's annotators put the neck: in nose-to-tail lengths their mean distance from throat /
 # midpoint is .164 / .027 for cows, .121 / .045 for dogs, .160 / .052 for horses, .138 / .009 for
 # sheep and .049 / .102 for cats. Predictions with the neck at the midpoint and no other error have
-# an AP of .878 on labels with the neck at the throat.
+# an AP of .88 on labels with the neck at the throat.
 ANIMAL_POSE_NECKS = {"throat": (17,), "midpoint": (17, 18)}
 
 

@@ -12,7 +12,7 @@ The paper does not say which joint it took for the neck. It is the throat here, 
 paper's choice (17 of the 20 joints remain when ears and withers go). AP-10K's annotators put the
 neck midway between throat and withers: `animal_pose,midpoint` has it there, in animals on which
 both are labelled. Numbers with different necks are not comparable: predictions with the neck at the
-midpoint and no other error have AP .878 on labels with the neck at the throat. For ap10k the word
+midpoint and no other error have AP .88 on labels with the neck at the throat. For ap10k the word
 changes nothing; it records with which neck the run that this one starts from was trained.
 
 Expected AP (paper): Animal-Pose to AP-10K 0.424 direct, 0.722 finetuned, 0.727 trained on AP-10K
