@@ -89,13 +89,15 @@ class Animals:
         species: Sequence[str] = (),
         images: Collection[int] | None = None,
         max_animals: int = 0,
+        neck: str = "throat",
     ):
         """Animals of a built data set; `split` is train, validation, test, or "all" that there are.
 
-        Those of Animal-Pose come with AP-10K's 17 joints. `keypoint_set` has the joints.
+        Those of Animal-Pose come with AP-10K's 17 joints; `neck` says which joint is the neck, see
+        keypoints.ANIMAL_POSE_NECKS. `keypoint_set` has the joints.
         """
         builder = built(name, data_dir)
-        contents = annotations(builder)
+        contents = annotations(builder, neck)
         wanted = list(contents) if split == "all" else [split]
         parts = [contents[part] for part in wanted]
         metadata = builder.info.metadata
@@ -182,12 +184,18 @@ def built(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder:
     return tfds.builder(name, data_dir=data_dir and Path(data_dir).expanduser())
 
 
-def annotations(builder: tfds.core.DatasetBuilder) -> dict[str, dict]:
-    """The COCO dict of every split, train first; those of Animal-Pose with AP-10K's joints."""
+def annotations(builder: tfds.core.DatasetBuilder, neck: str = "throat") -> dict[str, dict]:
+    """The COCO dict of every split, train first; those of Animal-Pose with AP-10K's joints.
+
+    `neck` is a key of keypoints.ANIMAL_POSE_NECKS; other data sets are as they are whatever it is.
+    """
     contents = builder.info.metadata["annotations"]
     contents = {split: contents[split] for split in SPLITS if split in contents}
     if builder.name == "animal_pose":
-        return {split: keypoints.remap_annotations(coco) for split, coco in contents.items()}
+        mapping = keypoints.animal_pose_mapping(neck)
+        return {
+            split: keypoints.remap_annotations(coco, mapping) for split, coco in contents.items()
+        }
     return contents
 
 

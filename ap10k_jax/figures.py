@@ -1,7 +1,7 @@
 """The report's pictures: matrices of APs, ours beside the paper's, species, training curves."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -27,9 +27,12 @@ def heat_map(
     columns: Sequence[str],
     ours: Float[np.ndarray, "r c"],
     paper: Float[np.ndarray, "r c"],
+    *,
+    framed: Collection[tuple[int, int]] = (),
 ) -> Figure:
-    """Tables 6 to 8: rows held out of training, columns tested, ours beside the paper's; nan is a
-    hatched cell. Where a row meets its own column the species was not seen: that cell is framed.
+    """Tables 6 to 8, ours beside the paper's: row = species tested, column = training set.
+
+    nan is a hatched cell. `framed` are the (row, column) of species that training had not seen.
     """
     width = max(2.6, 0.5 * len(columns) + 0.6)
     figure = Figure(figsize=(2 * width + 1.5, 0.42 * len(rows) + 1.6))
@@ -41,15 +44,16 @@ def heat_map(
         axis.set_yticks(range(len(rows)), rows)
         axis.tick_params(length=0, labelsize=9)
         axis.set_title(title, fontsize=11)
+        axis.set_xlabel("training set")
         axis.spines[:].set_visible(False)
         for (r, c), value in np.ndenumerate(values):
             if np.isfinite(value):
                 _write(axis, c, r, value)
-            if rows[r] == columns[c]:
+            if (r, c) in framed:
                 axis.add_patch(_frame(c, r))
         if columns[-1] == "average":
             axis.axvline(len(columns) - 1.5, color="white", linewidth=4)
-    axes[0].set_ylabel("held out of training")
+    axes[0].set_ylabel("species tested")
     bar = figure.colorbar(picture, ax=axes, fraction=0.03, pad=0.02)
     bar.set_label("AP")
     bar.outline.set_visible(False)
@@ -59,7 +63,8 @@ def heat_map(
 def _write(axis: Axes, column: int, row: int, value: float) -> None:
     red, green, blue, _ = colormaps["viridis"](value)
     light = 0.3 * red + 0.59 * green + 0.11 * blue > 0.5
-    text = f"{value:.2f}".removeprefix("0")
+    # the paper's numbers have three digits: ours, when it is the same, must not round another way
+    text = f"{round(value, 3):.2f}".removeprefix("0")
     color = "black" if light else "white"
     axis.text(column, row, text, ha="center", va="center", fontsize=8.5, color=color)
 
@@ -74,8 +79,9 @@ def beside_paper(
     ours: Float[np.ndarray, "n 2"],
     paper: Float[np.ndarray, "n 2"],
 ) -> Figure:
-    """A line for every number: ours and the paper's as mean and deviation; nan for what is not
-    known.
+    """A line for every number: ours and the paper's as mean and standard deviation.
+
+    nan is what is not known. Our deviations are of the population.
     """
     figure = Figure(figsize=(7, 0.24 * len(labels) + 1.1))
     axis = figure.subplots()

@@ -96,7 +96,6 @@ AUGMENT_BOUNDS = (
 BOUNDS = (
     ("seed", 0, 2**32 - 1),
     ("epochs", 0, 10**6),
-    ("animals_per_epoch", 0, MANY),
     ("log_every_steps", 1, MANY),
     ("checkpoint_every_epochs", 1, MANY),
     ("model.num_keypoints", 1, models.MOST_KEYPOINTS),
@@ -202,7 +201,7 @@ def run_here(
         # a photograph that cannot be decoded
         with processes.first_ahead("patches"), mistakes_in("data.name", config.data.name):
             source.kept.fill(threads=config.data.loader_threads)
-    passes = train.in_passes(config, len(training))
+    passes = train.in_passes(config, passes_per_epoch(config, training))
     method = train.supervised(passes, training, shardings, source)
     whole = len(training) >= config.batch_size
     if whole and not unlabelled and source.kind != "device" and jax.process_count() == 1:
@@ -263,6 +262,8 @@ def check(config: ConfigDict, *, device_count: int) -> None:
     known = [f"{d}/{name}" for d, b in build.DATASETS.items() for name in b.builder_configs]
     is_known = config.data.name in known or re.fullmatch(r"own/[\w-]+", config.data.name)
     expect(is_known, "data.name", f"one of {', '.join(known)}, or own/NAME")
+    necks = keypoints.ANIMAL_POSE_NECKS
+    expect(config.data.neck in necks, "data.neck", f"one of {', '.join(necks)}")
     size = config.data.image_size
     largest = models.LARGEST_IMAGE
     fits = 0 < size <= largest and size % 32 == 0
@@ -318,7 +319,7 @@ def value_of(config: ConfigDict, field: str) -> object:
 def check_against_data(config: ConfigDict) -> keypoints.KeypointSet:
     """The joints of the built data set; UserError names what the config asks in vain."""
     name = config.data.name
-    contents = data.annotations(data.built(name, config.data.dir))
+    contents = data.annotations(data.built(name, config.data.dir), config.data.neck)
     joints = keypoints.of_annotations(next(iter(contents.values())))
     asked, has = config.model.num_keypoints, len(joints)
     if asked != has:
@@ -396,12 +397,28 @@ def open_animals(config: ConfigDict, split: str, species: str, drawn: dict) -> d
         species=names(species),
         images=frozenset(drawn[part]) if drawn else None,
         max_animals=config.data.max_animals,
+        neck=config.data.neck,
     )
     if not len(animals):
         raise rundir.UserError(
             f"{config.data.name} has no animal of {species or 'any species'} in {split}"
         )
     return animals
+
+
+def passes_per_epoch(config: ConfigDict, training: data.Animals) -> float:
+    """Passes over the training animals in an epoch of the config; printed where it is not 1.
+
+    With `epochs_of_whole_split` an epoch shows as many images as the whole training split has.
+    """
+    if not config.epochs_of_whole_split:
+        return 1.0
+    whole, own = (
+        len({animals.annotation(i)["image_id"] for i in range(len(animals))})
+        for animals in (open_animals(config, "train", "", {}), training)
+    )
+    print(f"an epoch is {whole} images, as of the whole split: {whole / own:.2f} passes over {own}")
+    return whole / own
 
 
 def choose_input(config: ConfigDict, animals: data.Animals) -> resident.Input:

@@ -29,9 +29,16 @@ FINISHED, TO_RUN, BEGUN = "finished", "to run", "begun"
 OTHER, IMPOSSIBLE, BLOCKED = "another config", "impossible", "blocked"
 RUNNABLE = (TO_RUN, BEGUN)
 
-# Animals in the official files, to plan with where the data set is not built: those of training
-# (of split 1; of Animal-Pose seven tenths), and an image's on average.
-PUBLISHED_ANIMALS = {"ap10k": 9122, "animal_pose": 4282}
+# Training images and animals of split 1 in the official files, to plan with where the data set is
+# not built (of Animal-Pose seven tenths): those of whole data sets and of the families trained on.
+PUBLISHED = {
+    "ap10k": (7023, 9122),
+    "animal_pose": (3226, 4282),
+    "Bovidae": (755, 1467),
+    "Canidae": (980, 1130),
+    "Cercopithecidae": (476, 623),
+    "Felidae": (1342, 1457),
+}
 ANIMALS_PER_IMAGE = 13_028 / 10_015
 
 
@@ -234,13 +241,33 @@ def crops(config: ConfigDict) -> int:
     if config.draw.images:
         images = min(config.draw.shots or config.draw.images, config.draw.images)
         return round(config.epochs * images * ANIMALS_PER_IMAGE)
-    if config.animals_per_epoch:
-        return config.epochs * config.animals_per_epoch
+    whole, images, animals = training_counts(config)
+    passes = whole / images if config.epochs_of_whole_split and images else 1
+    return max(1, round(config.epochs * passes)) * animals if config.epochs else 0
+
+
+def training_counts(config: ConfigDict) -> tuple[int, int, int]:
+    """Images of the whole training split, and images and animals of the species trained on.
+
+    Counted in the built data set. Where there is none they are split 1's published numbers, of one
+    family for any of its species, and of the whole data set for several families.
+    """
     counts = built(config.data.name, config.data.dir)
     if counts is None:
-        return config.epochs * PUBLISHED_ANIMALS[config.data.name.split("/")[0]]
-    animals = animals_of(counts["train"]["animals"], config.data.species)
-    return config.epochs * min(animals, config.data.max_animals or animals)
+        whole, all_animals = PUBLISHED[config.data.name.split("/")[0]]
+        families = {
+            name if name in taxonomy.FAMILIES else taxonomy.family_of(name)
+            for name in main.names(config.data.species)
+        }
+        family = families.pop() if len(families) == 1 else ""
+        images, animals = PUBLISHED.get(family, (whole, all_animals))
+    else:
+        train = counts["train"]
+        whole = train["images"].total()
+        images = animals_of(train["images"], config.data.species)
+        animals = animals_of(train["animals"], config.data.species)
+    limit = config.data.max_animals or math.inf
+    return min(whole, limit), min(images, limit), min(animals, limit)
 
 
 def measured_rates(runs: Path) -> dict[str, float]:

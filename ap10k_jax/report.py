@@ -16,10 +16,11 @@ import numpy as np
 from ap10k_jax import atomic, exposure, figures, metrics, page, plan, results, tables
 
 READING = (
-    "Ours / the paper's. With more than one run a number is the mean over runs, +- the standard "
-    "deviation (of the population, as in the paper's averages); an average over species has that "
-    "over the species. An asterisk: the two differ by more than either deviation. In square "
-    "brackets: 95 % intervals from drawing the test images anew 1,000 times (ap10k_jax.bootstrap); "
+    "Ours / the paper's. With more than one run a number is the mean over runs, +- the population "
+    "standard deviation (divided by n: the paper's own averages have that one, and of its other "
+    "deviations it does not say which they are). A table of differences, ours minus the paper's, "
+    "follows. An asterisk: the two differ by more than either deviation. In square brackets: 95 % "
+    "intervals from drawing the test images anew 1,000 times (ap10k_jax.bootstrap); "
     "they say nothing about other training runs."
 )
 
@@ -38,7 +39,9 @@ def write(
     title = "AP-10K: " + (
         "Tables 3 to 11" if everything else f"Table {', '.join(map(str, chosen))}"
     )
-    parts = [*summary(values), *departures(list(runs.values())), *doubts(list(runs.values()))]
+    everything_run = list(runs.values())
+    parts = [*summary(values), *impossible(everything_run)]
+    parts += [*departures(everything_run), *doubts(everything_run)]
     extra = {}
     for table in chosen:
         parts += table_parts(table, [v for v in values if v.number.table == table], runs)
@@ -63,8 +66,25 @@ def summary(values: Sequence[results.Value]) -> list[page.Part]:
     """How much is there, and how much of it agrees."""
     known = [v for v in values if not v.lack]
     beyond = sum(v.beyond for v in known)
-    text = f"{len(known)} of {len(values)} numbers are there; {beyond} of them differ from the "
-    return [page.Text(text + "paper by more than either deviation."), page.Text(READING)]
+    text = (
+        f"{len(known)} of {len(values)} numbers are there; {beyond} of them differ from the paper "
+        "by more than either deviation."
+    )
+    if known:
+        text += f" The largest difference is {max(abs(v.difference) for v in known):.3f}."
+    return [page.Text(text), page.Text(READING)]
+
+
+def impossible(runs: Sequence[results.Run]) -> list[page.Part]:
+    """Runs that nobody can repeat, or that the data set has no animals for, with the reason."""
+    reasons = defaultdict(list)
+    for run in runs:
+        if run.state == plan.IMPOSSIBLE:
+            reasons[run.why].append(run.name)
+    return [
+        page.Text(f"{len(names)} of {len(runs)} runs cannot be made, {why}: {', '.join(names)}.")
+        for why, names in reasons.items()
+    ]
 
 
 def departures(runs: Sequence[results.Run]) -> list[page.Part]:
@@ -114,26 +134,56 @@ def table_parts(
     rows = list(dict.fromkeys(v.number.row for v in values))
     columns = list(dict.fromkeys(v.number.column for v in values))
     at = {(v.number.row, v.number.column): v for v in values}
-    body = [[row, *(entry(at.get((row, column))) for column in columns)] for row in rows]
-    parts = [
-        page.Heading(f"Table {table}. {tables.TITLES[table]}"),
-        page.Table(["", *columns], body),
-    ]
+    parts = [page.Heading(f"Table {table}. {tables.TITLES[table]}")]
+    parts += [page.Text(text) for text in notes(table, values, runs)]
+    for show, title in ((entry, ""), (difference, "Differences, ours minus the paper's:")):
+        body = [[row, *(show(at.get((row, column))) for column in columns)] for row in rows]
+        parts += [page.Text(title)] if title else []
+        parts.append(page.Table(["", *columns], body))
     if any(not v.lack for v in values):
         paper = np.array([(*v.number.paper, math.nan)[:2] for v in values])
         ours = np.array([(v.mean, v.deviation) for v in values])
+        caption = f"Table {table}, ours and the paper's"
         if table in (6, 7, 8):
+            caption += "; framed: training had not seen the species"
             matrices = [part[:, 0].reshape(len(rows), -1) for part in (ours, paper)]
-            figure = figures.heat_map(rows, columns, *matrices)
+            unseen = {(i, columns.index(tables.training_set(row))) for i, row in enumerate(rows)}
+            figure = figures.heat_map(rows, columns, *matrices, framed=unseen)
         else:
             labels = [f"{v.number.row}, {v.number.column}" for v in values]
             figure = figures.beside_paper(labels, ours, paper)
-        parts.append(page.Picture(figures.png(figure), f"Table {table}, ours and the paper's"))
+        parts.append(page.Picture(figures.png(figure), caption))
     logs = training_logs(values, runs)
     if logs:
         parts.append(page.Picture(figures.png(figures.curves(logs)), "Training, all repetitions"))
     parts.append(page.Table(("runs", "numbers"), sources(values), "Where the numbers are from"))
     return parts
+
+
+def notes(
+    table: int, values: Sequence[results.Value], runs: Mapping[str, results.Run]
+) -> list[str]:
+    """What a reader has to know of this table."""
+    if table != 9:
+        return [tables.NOTES[table]] if table in tables.NOTES else []
+    used = [runs[cell.name] for v in values for cell in v.number.cells]
+    schedules = {run.config["epochs_of_whole_split"]: run.config["epochs"] for run in used}
+    meanings = {
+        False: "{} passes over the family's images, as the paper says: “the same training setting "
+        "as the pretraining on ImageNet in the SL track”",
+        True: "as many images as {} epochs of supervised learning on the whole split show "
+        "(epochs_of_whole_split), which is longer than the paper says",
+    }
+    texts = [meanings[whole].format(epochs) for whole, epochs in schedules.items()]
+    return [f"Trained for {'; or for '.join(texts)}."]
+
+
+def difference(value: results.Value | None) -> str:
+    """Ours minus the paper's, as +.012, and an asterisk where it exceeds both deviations."""
+    if value is None or value.lack:
+        return ""
+    text = f"{value.difference:+.3f}" if value.difference else "0.000"
+    return text.replace("0.", ".", 1) + (" *" if value.beyond else "")
 
 
 def entry(value: results.Value | None) -> str:
@@ -260,13 +310,14 @@ def environments(runs: Sequence[results.Run]) -> list[list[str]]:
 
 def numbers_csv(values: Sequence[results.Value]) -> str:
     """A line for every number of the tables."""
-    header = ("table", "row", "column", "ours", "deviation", "runs", "paper", "paper_deviation")
+    header = ("table", "row", "column", "ours", "population_deviation", "runs")
+    header += ("paper", "paper_deviation")
     rows = [
         [
             *v.number[:3],
             *(plain(v.mean), plain(v.deviation), len(v.runs)),
             *(plain(n) for n in (*v.number.paper, math.nan)[:2]),
-            *(plain(v.mean - v.number.paper[0]), int(v.beyond), v.lack, " ".join(v.runs)),
+            *(plain(v.difference), int(v.beyond), v.lack, " ".join(v.runs)),
         ]
         for v in values
     ]

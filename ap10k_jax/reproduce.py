@@ -130,6 +130,9 @@ def reproduce(options: argparse.Namespace) -> int:
     chosen = with_predecessors(chosen)
     steps = plan.make(chosen, options.set, options.workdir)
     if options.dry_run:
+        for table in options.tables:
+            print(f"Table {table}. {tables.TITLES[table]}")
+        print()
         print(dry_run(steps, plan.measured_rates(options.workdir) | options.rates))
         return 0
     if options.jobs:
@@ -251,8 +254,8 @@ def dry_run(steps: Sequence[plan.Step], rates: dict[str, float]) -> str:
     where = {step.config.data.name: step.config.data.dir for step in steps}
     counted = [name for name in names if plan.built(name, where[name]) is not None]
     lines.append(
-        f"Animals counted in the built data sets: {', '.join(counted) or 'none'}; elsewhere the "
-        "published numbers. Drawn images: about 1.3 animals each."
+        f"Images and animals counted in the built data sets: {', '.join(counted) or 'none'}; "
+        "elsewhere split 1's published numbers. Drawn images: about 1.3 animals each."
     )
     if unknown:
         lines.append(

@@ -29,15 +29,24 @@ class Run(NamedTuple):
 class Value(NamedTuple):
     number: tables.Number
     mean: float  # nan where there is none
-    deviation: float  # nan of a single value
+    deviation: float  # population standard deviation; nan of a single value
     runs: tuple[str, ...]  # the directories that it is from
     lack: str  # why there is no value
+
+    @property
+    def difference(self) -> float:
+        """Ours minus the paper's, to the three digits that it prints; nan where there is none.
+
+        The paper's number is rounded: a difference of half a unit of its last digit is 0.
+        """
+        difference = self.mean - self.number.paper[0]
+        return 0.0 if abs(difference) <= 0.0005 + 1e-9 else round(difference, 3)
 
     @property
     def beyond(self) -> bool:
         """Whether ours and the paper's differ by more than either deviation."""
         spreads = [d for d in (self.deviation, *self.number.paper[1:]) if not math.isnan(d)]
-        return bool(spreads) and abs(self.mean - self.number.paper[0]) > max(spreads)
+        return bool(spreads) and abs(self.difference) > max(spreads) + 1e-9
 
 
 def read(step: plan.Step) -> Run:
@@ -63,23 +72,36 @@ def read(step: plan.Step) -> Run:
 
 
 def value(number: tables.Number, runs: Mapping[str, Run]) -> Value:
-    """The number from the finished ones of its runs, or why there is none."""
-    finished = [cell.name for cell in number.cells if runs[cell.name].results]
-    found, used = [], []
-    for path in number.reads:
-        values = {name: look_up(runs[name].results, path) for name in finished}
-        values = {name: v for name, v in values.items() if v is not None}
-        used += values
-        found.append(list(values.values()))
-    found = [values for values in found if values]
-    if not found:
-        states = {runs[cell.name].state: runs[cell.name].why for cell in number.cells}
-        state, why = next(iter(states.items()))
-        lack = "no animals" if finished or "no animals" in why else why or state
-        return Value(number, math.nan, math.nan, (), "not run" if lack == plan.TO_RUN else lack)
-    sample = found[0] if len(number.reads) == 1 else [float(np.mean(values)) for values in found]
-    spread = float(np.std(sample)) if len(sample) > 1 else math.nan
-    return Value(number, float(np.mean(sample)), spread, tuple(dict.fromkeys(used)), "")
+    """The number from the finished ones of its runs, or why there is none.
+
+    A number of several sources needs a value of each: an average over fewer is another average.
+    """
+    by_source = [values_of(source, runs) for source in number.sources]
+    used = tuple(dict.fromkeys(name for values in by_source for name in values))
+    if not all(by_source):
+        some = sum(map(bool, by_source))
+        lack = f"{some} of {len(by_source)} trainings" if some else why_none(number, runs)
+        return Value(number, math.nan, math.nan, (), lack)
+    means = [float(np.mean([*values.values()])) for values in by_source]
+    sample = means if len(means) > 1 else [*by_source[0].values()]
+    deviation = float(np.std(sample)) if len(sample) > 1 else math.nan
+    return Value(number, float(np.mean(sample)), deviation, used, "")
+
+
+def values_of(source: tables.Source, runs: Mapping[str, Run]) -> dict[str, float]:
+    """The source's value in every finished run that has one, by run."""
+    finished = [cell.name for cell in source.cells if runs[cell.name].results]
+    values = {name: look_up(runs[name].results, source.path) for name in finished}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def why_none(number: tables.Number, runs: Mapping[str, Run]) -> str:
+    """Why none of the number's runs has a value for it."""
+    states = {runs[cell.name].state: runs[cell.name].why for cell in number.cells}
+    state, why = next(iter(states.items()))
+    if any(runs[cell.name].results for cell in number.cells) or "no animals" in why:
+        return "no animals"
+    return why or ("not run" if state == plan.TO_RUN else state)
 
 
 def look_up(results: dict, path: Sequence[str]) -> float | None:

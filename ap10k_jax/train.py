@@ -120,15 +120,14 @@ def at_rate(state: "TrainState", rate: float) -> "TrainState":
     return state.replace(opt_state=state.opt_state._replace(hyperparams=hyperparams))
 
 
-def in_passes(config: ConfigDict, animals: int) -> ConfigDict:
-    """The config with everything that is counted in epochs as passes over so many animals.
+def in_passes(config: ConfigDict, passes: float) -> ConfigDict:
+    """The config with everything that it counts in epochs as passes over the training animals.
 
-    Where the config says how many animals an epoch is, a small training set is passed more often.
+    An epoch is `passes` of them. The numbers are rounded to whole passes, and are at least 1.
     """
-    if not config.animals_per_epoch:
+    if passes == 1:
         return config
     config = config.copy_and_resolve_references()
-    passes = config.animals_per_epoch / animals
     config.epochs = max(1, round(config.epochs * passes))
     config.checkpoint_every_epochs = max(1, round(config.checkpoint_every_epochs * passes))
     if config.eval.every_epochs:

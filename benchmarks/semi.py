@@ -43,7 +43,7 @@ def configured(config: ConfigDict, folder: Path, seed: int, **fields: float) -> 
     config.data.synthetic_images = IMAGES
     config.data.image_size = SIZE
     config.data.loader_threads = 2
-    config.animals_per_epoch = 0
+    config.epochs_of_whole_split = False
     config.eval.every_epochs = 0
     for name, value in fields.items():
         node = config if name in config else config.optimizer
@@ -146,7 +146,7 @@ def run_all() -> None:
                 rundir.write_json(path, learn(folder, seed, arm))
             for kind, scores in json.loads(path.read_text()).items():
                 found.setdefault(kind, {})[seed] = scores
-    print(f"\n| AP | {' | '.join(f'seed {seed}' for seed in seeds)} | mean +- deviation |")
+    print(f"\n| AP | {' | '.join(f'seed {seed}' for seed in seeds)} | mean +- sample deviation |")
     print("|---" * (len(seeds) + 2) + "|")
     for split in SPLITS:
         for kind, scores in found.items():

@@ -15,9 +15,10 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # initial weights, data order and augmentation all follow from it
     config.epochs = 210  # 0: no training, the initial weights are scored as they are
-    # > 0: an epoch, here and in the intervals counted in epochs, is so many animals and not a pass
-    # over the training set: few species are then shown as often as all of AP-10K would be.
-    config.animals_per_epoch = 0
+    # True: an epoch, here and in the intervals counted in epochs, is as many images as the whole
+    # training split has (7,023 on split 1) and not a pass over the training set. Few species, or
+    # few labels, are then shown for as many images as supervised learning on all of AP-10K sees.
+    config.epochs_of_whole_split = False
     config.batch_size = 64  # animals a step, over all devices
     # The protocol keeps an epoch's last, smaller batch (143 steps on split 1). That shape compiles
     # a second time: short runs drop it instead.
@@ -42,12 +43,16 @@ def get_config() -> ConfigDict:
     config.init_from = ""
 
     config.data = ConfigDict()
-    # split1, split2, split3: the paper's three random splits; animal_pose/split1 to 3 as well, with
-    # its joints mapped onto AP-10K's; coco_keypoints/2017, people with COCO's joints; own/NAME, see
-    # tfds_ap10k/own/README.md. Mirroring, AP and pictures follow the data set's joints.
+    # split1, split2, split3: the paper's three random splits; animal_pose/split1 to 3 are ours, and
+    # its joints become AP-10K's (see `neck`); coco_keypoints/2017, people with COCO's joints;
+    # own/NAME, see tfds_ap10k/own/README.md. Mirroring, AP and pictures follow the data's joints.
     config.data.name = "ap10k/split1"
     config.data.dir = "~/tensorflow_datasets"  # where the built data set is or will be
     config.data.manual_dir = ""  # the downloaded AP-10K, or your folder, if it is still to be built
+    # Of Animal-Pose alone: which of its joints stands for AP-10K's neck, "throat" (most likely the
+    # paper's) or "midpoint", of throat and withers (where AP-10K's annotators put the neck). APs
+    # with different necks are not comparable: see ap10k_jax.keypoints.ANIMAL_POSE_NECKS.
+    config.data.neck = "throat"
     config.data.synthetic_images = 0  # > 0: draw that many synthetic photographs in place of AP-10K
     config.data.species = ""  # comma-separated species and families to train on; "": all
     # > 0: of every species only so many images of train keep their labels, drawn from config.seed;

@@ -4,7 +4,7 @@ The number comes after the colon; labels.json in the run's directory names the p
 
     python -m ap10k_jax.main --config=configs/few_label.py:5
 
-An epoch is as many animals as all of train has, so few labels are seen as often as many would be.
+An epoch is as many photographs as all of train has, so few labels are seen as often as many would.
 `5,quickstart` does it in minutes on drawn animals. configs/semi.py uses the other photographs, too.
 """
 
@@ -21,12 +21,11 @@ def get_config(arguments: str = "5") -> ConfigDict:
         )
     config = (quickstart if scale else base).get_config()
     config.data.labels_per_species = int(labels)
-    config.animals_per_epoch = 9122  # the training animals of split 1
+    config.epochs_of_whole_split = True
     config.init_from = "imagenet"
     if scale:
         config.init_from = ""
         config.data.synthetic_images = 800
         config.data.dir = "runs/synthetic-800"
-        config.animals_per_epoch = 640
         config.batch_size = 16
     return config

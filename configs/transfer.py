@@ -25,6 +25,8 @@ def get_config(arguments: str = "deer,transfer") -> ConfigDict:
     config.draw.shots = 20 if kind == "few_shot" else 0
     config.epochs, config.optimizer.linear_decay = SCHEDULES[kind]
     config.optimizer.learning_rate = 1e-5
+    # Our choice, the paper says nothing: transfer has 105 steps and few-shot 50, so that SL's 500
+    # warm-up steps would keep the rate below a quarter of 1e-5 to the end.
     config.optimizer.warmup_steps = 0
     config.optimizer.decay_at = ()
     # No image is left to choose a checkpoint by, so the last one is taken.

@@ -15,7 +15,7 @@ from tfds_ap10k.animal_pose import conversion
 IMAGES = 160
 SETTINGS = (
     *("model.name=nano", "data.image_size=64", "init_from=", "drop_remainder=False"),
-    *("epochs=1", "animals_per_epoch=16", "batch_size=8", "eval.batch_size=8"),
+    *("epochs=1", "epochs_of_whole_split=False", "batch_size=8", "eval.batch_size=8"),
     *("data.max_animals=16", "eval.every_epochs=0", "eval.flip_test=False"),
     *("transfer/*:draw.images=5", "*few_shot*:draw.shots=2"),
     # One rate for all, so that one compiled step serves all: `share_steps` relies on it.

@@ -11,7 +11,8 @@ import tiny_ap10k
 from golden_files import shared
 
 import tfds_ap10k  # noqa: F401  registers the builders
-from ap10k_jax import keypoints
+from ap10k_jax import data, keypoints, main
+from configs import cross_dataset
 from tfds_ap10k import annotations, build, records, taxonomy
 from tfds_ap10k.animal_pose import conversion
 
@@ -110,6 +111,26 @@ def test_splits_are_disjoint_7_1_2_in_every_species_and_differ_by_config(folder)
             assert counts == [7, 1, 2]
         tests.append(frozenset(ids["test"]))
     assert len(set(tests)) == 3
+
+
+def test_one_built_data_set_is_opened_with_either_neck(tmp_path):
+    content = contents()
+    for record in content["annotations"]:
+        record["keypoints"][NAMES.index("throat")] = [10, 12, 1]
+        record["keypoints"][NAMES.index("withers")] = [14, 16, 1]
+    write(tmp_path / "manual" / "animal_pose", content)
+    build.build("split1", tmp_path / "manual", tmp_path, dataset="animal_pose")
+    builder = data.built("animal_pose/split1", tmp_path)
+    throat, midpoint = (data.annotations(builder, neck) for neck in ("throat", "midpoint"))
+    assert data.annotations(builder) == throat  # as before there was a choice
+    for arguments, coco in (("animal_pose", throat), ("animal_pose,midpoint", midpoint)):
+        config = cross_dataset.get_config(arguments)
+        config.data.dir = str(tmp_path)
+        opened = main.open_animals(config, "test", "", {})
+        assert opened.ground_truth()["annotations"] == coco["test"]["annotations"]
+    neck = keypoints.AP10K.names.index("neck")
+    a, b = (x["train"]["annotations"][0]["keypoints"][3 * neck :][:3] for x in (throat, midpoint))
+    assert (list(a), list(b)) == ([10, 12, 2], [12, 14, 2])
 
 
 def test_the_data_set_is_built_and_read_like_ap10k(tmp_path, folder):
@@ -271,7 +292,7 @@ def test_the_real_splits_are_what_they_were_when_first_published(real):
 
 def test_remapped_real_annotations_agree_with_those_made_independently(real):
     # The other folder was made from the same labels by other hands, before they were rounded to
-    # whole pixels; its neck is the middle of throat and withers, which Table 11 does not do.
+    # whole pixels; its neck is the midpoint of throat and withers.
     theirs = {}
     for part in ("train", "val", "test"):
         path = shared(f"data/animalpose_ap10k/annotations/ap10k-{part}-split1.json")
@@ -279,19 +300,18 @@ def test_remapped_real_annotations_agree_with_those_made_independently(real):
             theirs.setdefault(animal["image_id"], []).append(animal)
     ours = {}
     for coco in real[0].values():
-        for animal in keypoints.remap_annotations(coco)["annotations"]:
+        mapping = keypoints.animal_pose_mapping("midpoint")
+        for animal in keypoints.remap_annotations(coco, mapping)["annotations"]:
             ours.setdefault(animal["image_id"], []).append(animal)
     assert ours.keys() == theirs.keys()
     apart, labels, boxes = [], 0, []
-    neck = keypoints.AP10K.names.index("neck")
-    same = [k for k in range(17) if k != neck]
     for image_id, animals in ours.items():
         others = sorted(theirs[image_id], key=lambda a: a["id"])
         assert len(animals) == len(others)
         for mine, other in zip(animals, others, strict=True):
             assert mine["category_id"] == other["category_id"]
             boxes.append(np.abs(np.subtract(mine["bbox"], other["bbox"])).max())
-            a, b = (np.reshape(x["keypoints"], (17, 3))[same] for x in (mine, other))
+            a, b = (np.reshape(x["keypoints"], (17, 3)) for x in (mine, other))
             np.testing.assert_array_equal(a[:, 2], b[:, 2])
             seen = a[:, 2] > 0
             labels += seen.sum()

@@ -91,7 +91,8 @@ def test_the_report_counts_what_was_seen_and_scores_the_rest(folder, steps, tmp_
     files = report.write(tmp_path, (11,), tables.numbers(11), steps)
     texts = {file.name: file.read_text() for file in files}
     found = {one.name: one for one in exposure.look(tmp_path, steps)}
-    direct = found["animal_pose to ap10k, direct"]
+    assert len(found) == 8
+    direct = found["animal_pose (neck: throat) to ap10k, direct"]
     tests = data.Animals.open(TARGET, "test", data_dir=folder)
     tested = {tests.image(i)["file_name"] for i in range(len(tests))}
     trained = names_in(folder, *exposure.TRAINED)
@@ -101,7 +102,7 @@ def test_the_report_counts_what_was_seen_and_scores_the_rest(folder, steps, tmp_
     stored = json.loads((tmp_path / CELL / "results.json").read_text())
     assert direct.ap == pytest.approx(stored["test"]["AP"])
     assert direct.ap < 0.99
-    assert found["animal_pose to ap10k, finetune"].ap is None  # not run
+    assert found["animal_pose (neck: throat) to ap10k, finetune"].ap is None  # not run
     line = f"| {direct.name} | {direct.tested} | {len(direct.seen)} | {direct.ap:.3f} | 1.000 |"
     assert line in texts["report-11.md"]
     found = list(csv.DictReader(texts["report-11-shared.csv"].splitlines()))

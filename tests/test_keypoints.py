@@ -187,6 +187,32 @@ def test_remapped_annotations_have_our_joints_where_theirs_were():
     assert json.dumps(coco) == before
 
 
+def test_the_neck_is_the_throat_or_the_midpoint_of_throat_and_withers():
+    names, theirs = keypoints.AP10K.names, keypoints.ANIMAL_POSE.names
+    neck, throat, withers = names.index("neck"), theirs.index("throat"), theirs.index("withers")
+
+    def necks(labelled):
+        coco = twenty_joints(labelled)
+        animals = {
+            name: keypoints.remap_annotations(coco, keypoints.animal_pose_mapping(name))
+            for name in keypoints.ANIMAL_POSE_NECKS
+        }
+        points = {
+            k: np.reshape(v["annotations"][0]["keypoints"], (17, 3)) for k, v in animals.items()
+        }
+        others = [np.delete(p, neck, axis=0) for p in points.values()]
+        np.testing.assert_array_equal(*others)
+        return {name: p[neck].tolist() for name, p in points.items()}
+
+    assert necks(range(20)) == {"throat": [17, 117, 2], "midpoint": [17.5, 117.5, 2]}
+    # a midpoint needs both ends
+    assert necks({throat}) == {"throat": [17, 117, 2], "midpoint": [0, 0, 0]}
+    assert necks({withers}) == {"throat": [0, 0, 0], "midpoint": [0, 0, 0]}
+    assert keypoints.animal_pose_mapping() == keypoints.animal_pose_mapping("throat")
+    with pytest.raises(ValueError, match="unknown neck 'nape': choose from throat, midpoint"):
+        keypoints.animal_pose_mapping("nape")
+
+
 def test_hidden_joints_are_counted_when_they_are_mapped():
     coco = twenty_joints({0, 1, 2})
     coco["annotations"][0]["keypoints"][2] = 1  # COCO's visibility of a hidden joint

@@ -62,6 +62,7 @@ def test_help_teaches(tmp_path):
         ("data.name", "ap10k/split4", "ap10k/split3"),
         ("data.name", "coco", "ap10k/split1"),
         ("data.image_size", 100, "multiple of 32"),
+        ("data.neck", "nape", "one of throat, midpoint"),
         ("data.species", "horse,unicorn", "unicorn"),
         ("eval.species", "Felidae,unicorn", "unicorn"),
         ("eval.splits", "validation,val", "validation, test"),

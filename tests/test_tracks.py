@@ -1,12 +1,13 @@
 """What the tracks ask of a run: which animals, for how long, from which weights."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 
 from ap10k_jax import checkpoint, data, main, rundir, train
-from configs import base, cdtl, cross_dataset, dg_inter, dg_intra, sl, transfer
+from configs import base, cdtl, cross_dataset, dg_inter, dg_intra, few_label, sl, transfer
 from tfds_ap10k import taxonomy
 
 
@@ -20,6 +21,8 @@ def test_the_configs_are_in_order():
         *(sl.get_config(), cdtl.get_config(), dg_inter.get_config("Cercopithecidae")),
         *(dg_intra.get_config("king cheetah"), transfer.get_config("zebra,generalization")),
         *(cross_dataset.get_config(), cross_dataset.get_config("ap10k")),
+        *(cross_dataset.get_config("animal_pose,midpoint"), few_label.get_config()),
+        dg_inter.get_config("Bovidae,images_as_sl"),
     ):
         main.check(config, device_count=1)
 
@@ -35,12 +38,52 @@ def test_within_a_family_all_species_but_one_are_trained_on_and_all_are_tested(h
     assert config.eval.splits == "test"
 
 
-def test_few_species_are_shown_as_many_animals_as_in_sl():
-    config = dg_intra.get_config("cow")
-    passes = train.in_passes(config, 1239)  # split 1 has 1,467 Bovidae, 228 of them cows
-    assert passes.epochs * 1239 == pytest.approx(210 * 9122, rel=0.01)
-    assert passes.eval.every_epochs * 1239 == pytest.approx(10 * 9122, rel=0.01)
-    assert passes.checkpoint_every_epochs * 1239 == pytest.approx(9122, rel=0.1)
+def images_of(animals):
+    return len({animals.annotation(i)["image_id"] for i in range(len(animals))})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [dg_intra.get_config("cow"), few_label.get_config("2"), dg_inter.get_config("Bovidae")],
+)
+def test_few_species_are_shown_for_as_many_images_as_the_whole_split_has(config, synthetic_dir):
+    config.data.dir = str(synthetic_dir)
+    training = main.open_animals(config, "train", config.data.species, {})
+    if config.data.labels_per_species:
+        chosen = data.few_labels(training, images=config.data.labels_per_species, seed=0)
+        training = training.of_images({*chosen["labelled"]})
+    whole = data.Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
+    passes = main.passes_per_epoch(config, training)
+    if config.epochs_of_whole_split:
+        assert passes * images_of(training) == pytest.approx(images_of(whole))
+        assert passes > 1
+    else:
+        assert passes == 1
+    # so the animals of the two need not be as many
+    assert len(whole) / images_of(whole) != len(training) / images_of(training)
+
+
+def test_a_run_takes_the_steps_of_as_many_images_as_the_whole_split_has(config, tmp_path):
+    species = "Bovidae,Canidae,Felidae"
+    config.data.species, config.epochs_of_whole_split = species, True
+    config.epochs, config.eval.every_epochs, config.eval.splits = 1, 0, "validation"
+    config.batch_size, config.drop_remainder = 8, False
+    main.run(config, tmp_path / "run")
+    training = main.open_animals(config, "train", species, {})
+    whole = main.open_animals(config, "train", "", {})
+    passes = round(images_of(whole) / images_of(training))
+    assert passes > 1
+    (last,) = {saved.step for saved in checkpoint.saved_in(tmp_path / "run")}
+    assert last == passes * math.ceil(len(training) / 8)
+
+
+def test_an_epoch_of_several_passes_moves_all_that_is_counted_in_epochs():
+    config = dg_intra.get_config("antelope")
+    # split 1: 7,023 images; of Bovidae without antelope 615 images and 1,169 animals
+    passes = train.in_passes(config, 7023 / 615)
+    assert passes.epochs * 1169 == 2_803_262
+    assert passes.eval.every_epochs * 615 == pytest.approx(10 * 7023, rel=0.01)
+    assert passes.checkpoint_every_epochs * 615 == pytest.approx(7023, rel=0.1)
     assert config.epochs == 210  # the config that was passed in is as it was
     # the rate falls at the same share of the run
     boundary = round(170 / 210 * passes.epochs) * 20
@@ -50,7 +93,27 @@ def test_few_species_are_shown_as_many_animals_as_in_sl():
 
 def test_without_a_size_an_epoch_is_a_pass():
     config = base.get_config()
-    assert train.in_passes(config, 100) is config
+    assert main.passes_per_epoch(config, []) == 1
+    assert train.in_passes(config, 1) is config
+
+
+def test_between_families_training_takes_the_papers_passes():
+    config = dg_inter.get_config("Bovidae")
+    assert (config.epochs, config.epochs_of_whole_split) == (210, False)
+    longer = dg_inter.get_config("Bovidae,images_as_sl")
+    assert (longer.epochs, longer.epochs_of_whole_split) == (210, True)
+    for arguments in ("Bovidae,as_sl", "Felidae"):
+        with pytest.raises(ValueError, match="Bovidae or Cercopithecidae, and perhaps ,images_as"):
+            dg_inter.get_config(arguments)
+
+
+def test_transfer_from_human_pose_warms_up_as_sl_and_then_keeps_its_rate():
+    config = cdtl.get_config()
+    expected = [1e-7, 1e-4 * (0.001 + 0.999 / 2), 1e-4, 1e-4]
+    assert rates(config, 143, [0, 250, 500, 209 * 143]) == pytest.approx(expected)
+    assert rates(sl.get_config(), 143, [0, 250, 500])[:3] == pytest.approx(
+        [5 * rate for rate in expected[:3]]
+    )
 
 
 def test_transfer_decays_linearly_and_few_shot_is_fixed():
