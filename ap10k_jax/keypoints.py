@@ -256,6 +256,21 @@ def _are_sigmas(sigmas: object, count: int) -> bool:
     )
 
 
+def num_labelled(annotation: Mapping) -> int:
+    """The number of labelled joints of a COCO annotation: those with a visibility above 0."""
+    return sum(visibility > 0 for visibility in annotation["keypoints"][2::3])
+
+
+def is_crowd(annotation: Mapping) -> bool:
+    """Returns True for a COCO annotation of a group in one box, which has `iscrowd` 1."""
+    return bool(annotation.get("iscrowd"))
+
+
+def is_animal(annotation: Mapping) -> bool:
+    """Returns True for an annotation to train on and to find: one animal with a labelled joint."""
+    return num_labelled(annotation) > 0 and not is_crowd(annotation)
+
+
 def mirror_order(pairs: Sequence[tuple[int, int]], num_keypoints: int) -> Int[np.ndarray, " k"]:
     """For each joint the index of its counterpart on the other side (its own if there is none)."""
     order = np.arange(num_keypoints)
