@@ -65,6 +65,7 @@ class Photographs(Sequence):
         """`found` are the boxes; None: the whole photograph is the box."""
         self._source, self._images, self.fingerprint = source, images, fingerprint
         self.unlabeled = 0  # left out for want of a keypoint: of these none needs any
+        self.crowds = 0  # boxes.read leaves them out
         self._nothing = np.zeros((num_keypoints, 3), np.float32)
         self.left_out = {"not in the box file": 0, "without a box": 0}
         self._index: list[tuple[int, boxes.Box | None]] = []

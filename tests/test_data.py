@@ -179,6 +179,43 @@ def test_animals_without_keypoints_are_left_out_and_counted(tmp_path):
     assert blank["id"] not in [animals.annotation(i)["id"] for i in range(3)]
 
 
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory):
+    """A data set of four photographs in train; annotation 20, with labelled joints, is a crowd.
+
+    Photograph 3 has a crowd beside its animal, annotation 31.
+    """
+    folder = tmp_path_factory.mktemp("crowded")
+    files = tiny_ap10k.contents()
+    animals = files["train"]["annotations"]
+    next(a for a in animals if a["id"] == 20)["iscrowd"] = 1
+    animals.append(tiny_ap10k.animal(31, 3, 24) | {"iscrowd": 1})
+    tiny_ap10k.write(folder / "raw", files)
+    build.build("split1", manual_dir=folder / "raw", data_dir=folder)
+    return data.Animals.open("ap10k/split1", "train", data_dir=folder)
+
+
+def test_crowds_are_neither_trained_on_nor_predicted_and_counted(crowded):
+    assert (len(crowded), crowded.crowds, crowded.unlabeled) == (3, 2, 0)
+    assert [crowded.annotation(i)["id"] for i in range(3)] == [40, 30, 10]
+    seen = [i for batch in data.eval_batches(crowded, batch_size=4) for i in batch["index"]]
+    assert sorted(seen) == [-1, 0, 1, 2]
+
+
+def test_crowds_on_photographs_of_the_animals_are_regions_to_ignore(crowded):
+    assert [a["id"] for a in crowded.ground_truth()["annotations"]] == [40, 30, 10, 31]
+    part = crowded.of_images({1, 4})
+    assert [a["id"] for a in part.ground_truth()["annotations"]] == [40, 10]
+
+
+def test_a_photograph_is_of_the_species_of_its_animals_whatever_its_crowds_are(crowded):
+    # Two photographs show dogs (1 and 3), one a cat (4): of each species one keeps its labels.
+    chosen = data.few_labels(crowded, images=1, seed=0)
+    assert len(chosen["labelled"]) == 2
+    assert 4 in chosen["labelled"]
+    assert set(chosen["labelled"] + chosen["hidden"]) == {1, 3, 4}
+
+
 def test_crops_are_rgb(animals):
     example = animals[0]
     bgr = cv2.imdecode(np.frombuffer(example["bytes"], np.uint8), cv2.IMREAD_COLOR)
