@@ -299,7 +299,7 @@ def train_batches(
     patch pixels, for the device to cut.
     """
     options = {"image_size": image_size, "augmentation": augmentation}
-    options |= {"keypoint_set": animals.keypoint_set}
+    options |= {"keypoint_set": animals.keypoint_set, "shift_seed": seed}
     if kept is not None and kept.animals is not animals:
         raise ValueError("what is kept is of other animals")
     if isinstance(kept, Patches):
@@ -386,6 +386,7 @@ def augmented(
     image_size: int,
     augmentation: transforms.Augmentation,
     keypoint_set: keypoints.KeypointSet = keypoints.AP10K,
+    shift_seed: int = 0,
 ) -> dict:
     """A random crop of one of `Animals`' examples, or of `DecodedPhotographs`'."""
     return transforms.sample(
@@ -394,6 +395,7 @@ def augmented(
         size=(image_size, image_size),
         augmentation=augmentation,
         keypoint_set=keypoint_set,
+        shift_seed=shift_seed,
     )
 
 

@@ -184,6 +184,8 @@ def two_views(
     known = {"box": example["box"], "keypoints": np.zeros_like(truth)}
     crops, to_image = [], []
     for augmentation in (weak, strong):
+        # MMPose's shift while loading is of labelled animals; these are shifted for every view
+        augmentation = dataclasses.replace(augmentation, shift_once=False)
         options = {"size": (image_size, image_size), "augmentation": augmentation}
         options |= {"keypoint_set": keypoint_set}
         again = copy.deepcopy(rng)

@@ -1,5 +1,6 @@
 """Every animal comes once an epoch, as its record says, in an order that only the seed decides."""
 
+import dataclasses
 import json
 import shutil
 
@@ -72,6 +73,22 @@ def test_every_epoch_has_every_animal_once_in_an_order_of_its_own(animals):
     first, second = np.split(seen, 2)
     assert sorted(first) == sorted(second) == list(range(len(animals)))
     assert not np.array_equal(first, second)
+
+
+def test_a_shift_once_stays_over_the_epochs(animals):
+    once = dataclasses.replace(PLAIN, shift_probability=1, shift_once=True)
+
+    def by_animal(augmentation, **options):
+        found = batches(animals, epochs=2, augmentation=augmentation, **options)
+        index, center = (np.concatenate([b[n] for b in found]) for n in ("index", "center"))
+        return center[np.argsort(index, kind="stable")].reshape(-1, 2, 2)
+
+    first, second = np.moveaxis(by_animal(once), 1, 0)
+    np.testing.assert_array_equal(first, second)
+    assert (first != by_animal(PLAIN)[:, 0]).any(axis=1).all()
+    assert (first != by_animal(once, seed=1)[:, 0]).any(axis=1).all()
+    first, second = np.moveaxis(by_animal(dataclasses.replace(once, shift_once=False)), 1, 0)
+    assert (first != second).any(axis=1).all()
 
 
 def test_order_and_crops_follow_from_the_seed_and_not_from_the_threads(animals):
