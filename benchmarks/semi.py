@@ -146,7 +146,7 @@ def run_all() -> None:
                 rundir.write_json(path, learn(folder, seed, arm))
             for kind, scores in json.loads(path.read_text()).items():
                 found.setdefault(kind, {})[seed] = scores
-    print(f"\n| AP | {' | '.join(f'seed {seed}' for seed in seeds)} | mean +- deviation |")
+    print(f"\n| AP | {' | '.join(f'seed {seed}' for seed in seeds)} | mean +- sample deviation |")
     print("|---" * (len(seeds) + 2) + "|")
     for split in SPLITS:
         for kind, scores in found.items():
