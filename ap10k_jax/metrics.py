@@ -266,7 +266,7 @@ def _per_species(annotations: dict, coco: COCOeval) -> dict:
     species, families = {}, defaultdict(list)
     for position, category_id in enumerate(coco.params.catIds):
         values = precision[:, :, position]
-        if not counts[category_id] or np.any(values < 0):
+        if np.any(values < 0):
             continue
         category = categories[category_id]
         species[category["name"]] = float(values.mean())

@@ -252,6 +252,7 @@ def test_a_new_report_says_nothing():
     report = convert.Report()
     assert report.used == report.ignored == report.missing == []
     assert report.reasons == {}
+    assert report.bgr_to_rgb is False
     assert str(report) == "used 0 names"
 
 

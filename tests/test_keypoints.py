@@ -140,6 +140,23 @@ def test_sigmas_of_animal_pose_are_those_of_mmpose_joint_by_joint():
     assert metrics.sigmas_of(joints) == ("own", joints.sigmas)
 
 
+@pytest.mark.parametrize(
+    ("visibilities", "crowd", "labelled", "is_animal"),
+    [
+        ((2, 0, 1), {}, 2, True),  # hidden joints are labelled, too
+        ((0, 0, 1), {"iscrowd": 0}, 1, True),
+        ((0, 0, 0), {"iscrowd": 0}, 0, False),
+        ((2, 2, 2), {"iscrowd": 1}, 3, False),
+    ],
+)
+def test_an_animal_has_a_labelled_joint_and_is_no_crowd(visibilities, crowd, labelled, is_animal):
+    joints = [value for visibility in visibilities for value in (5, 7, visibility)]
+    annotation = {"id": 1, "keypoints": joints, **crowd}
+    assert keypoints.num_labelled(annotation) == labelled
+    assert keypoints.is_crowd(annotation) is bool(crowd.get("iscrowd"))
+    assert keypoints.is_animal(annotation) is is_animal
+
+
 def test_upper_bodies_of_persons_end_at_the_wrists():
     lower = {"hip", "knee", "ankle"}
     names = [name for name in keypoints.COCO_PERSON.names if name.split("_")[-1] not in lower]

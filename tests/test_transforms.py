@@ -403,7 +403,8 @@ def test_a_shift_once_is_the_same_in_every_crop_of_an_animal_and_follows_from_th
     assert (first[0] != centers(ONCE, index=1)[0]).any()
     assert (first[0] != centers(ONCE, seed=1)[0]).any()
     every = centers(dataclasses.replace(ONCE, shift_once=False))
-    assert len(np.unique(every[:, 0])) == len(every)  # the default draws it for every crop
+    assert len(np.unique(every[:, 0])) == len(every)
+    assert transforms.Augmentation().shift_once is False
 
 
 def test_a_shift_once_reaches_a_fifth_of_the_boxs_sides_in_three_animals_of_ten():
@@ -413,6 +414,18 @@ def test_a_shift_once_reaches_a_fifth_of_the_boxs_sides_in_three_animals_of_ten(
     assert 0.25 < np.mean(moved.any(axis=1)) < 0.35
     reach = moved.max(axis=0) / example()["box"][2:]
     assert np.all((reach > 0.19) & (reach <= 0.2001))
+
+
+def test_a_shift_once_is_the_same_wherever_the_pixels_come_from():
+    animal = {**example(), "index": 3}
+    sample = transforms.sample(animal, np.random.default_rng(0), augmentation=ONCE)
+    np.testing.assert_array_equal(sample["center"], centers(ONCE, index=3, seed=0)[0])
+    size = {"image_size": animal["image"].shape[1::-1]}
+    for seed in ({}, {"shift_seed": 0}, {"shift_seed": 5}):
+        options = {"augmentation": ONCE, **seed}
+        frame = transforms.frame(animal, np.random.default_rng(0), **size, **options)
+        sample = transforms.sample(animal, np.random.default_rng(0), **options)
+        np.testing.assert_array_equal(frame["center"], sample["center"])
 
 
 def test_half_bodies_have_no_shift_once():
