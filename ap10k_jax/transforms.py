@@ -307,8 +307,8 @@ def _view(
     if rng is None:
         return view
     if augmentation.shift_once:
-        of_animal = np.random.default_rng((shift_seed, int(example["index"])))
-        view["center"] = _shifted(center, sides, of_animal, augmentation)
+        animal_rng = np.random.default_rng((shift_seed, int(example["index"])))
+        view["center"] = _shifted(center, sides, animal_rng, augmentation)
     return augment(view, rng, augmentation=augmentation, keypoint_set=keypoint_set)
 
 

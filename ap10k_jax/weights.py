@@ -154,10 +154,10 @@ def verify(path: Path, record: Path) -> None:
             f"published; it is used, and from now on must stay the same, as {record} says",
             stacklevel=2,
         )
-    elif (known := record.read_text(encoding="utf-8").strip()) != digest:
+    elif (recorded := record.read_text(encoding="utf-8").strip()) != digest:
         raise ValueError(
-            f"{path} has changed: its SHA-256 is {digest}, but {record} says {known}; delete the "
-            "file to download it again, and the record, too, if the new file is right"
+            f"{path} has changed: its SHA-256 is {digest}, but {record} says {recorded}; delete "
+            "the file to download it again, and the record, too, if the new file is right"
         )
 
 
