@@ -219,6 +219,8 @@ def _coco(path: Path, content: dict | list, wanted: set[str], images: str | Path
     categories = {c["id"]: c["name"] for c in context.get("categories", ())}
     boxes = {name: [] for name in names.values()}
     for d in detections:
+        if d.get("iscrowd"):  # a group in one box, not an animal
+            continue
         if wanted and categories.get(d["category_id"], str(d["category_id"])) not in wanted:
             continue
         if d["image_id"] not in names:

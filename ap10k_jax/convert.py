@@ -1,4 +1,5 @@
-"""PyTorch weight files to Flax variables and back, for every published naming of these networks.
+"""PyTorch weight files to Flax variables and back, for the namings of MMPose, the authors, timm and
+torchvision.
 
 One table a network turns the path of our module into MMPose 1.x's name for it; everything else
 follows from that. The other families differ from MMPose 1.x by a prefix:
@@ -7,6 +8,11 @@ follows from that. The other families differ from MMPose 1.x by a prefix:
     MMPose 0.x                        backbone.conv1.weight    keypoint_head.final_layer.weight
     authors' pose files               conv1.weight             final_layer.weight
     ImageNet (authors, timm, torchvision)  conv1.weight        a classifier, ignored
+
+All are for RGB but one: the authors' SimpleBaseline pose files (`deconv_layers` without a prefix)
+were trained on BGR. Reading one exchanges the first convolution's input channels, so that our
+variables are for RGB whatever they come from. The authors normalise BGR with ImageNet's RGB
+statistics, which no exchange of channels undoes: we take each channel's own.
 
     python -m ap10k_jax.convert weights.pth checkpoint_dir --model=hrnet_w32
 """
@@ -119,10 +125,16 @@ class Report:
     used: list[str] = dataclasses.field(default_factory=list)
     ignored: list[str] = dataclasses.field(default_factory=list)
     missing: list[str] = dataclasses.field(default_factory=list)
+    bgr_to_rgb: bool = False  # the first convolution's input channels were exchanged
     reasons: dict[str, str] = dataclasses.field(default_factory=dict)  # one for each ignored name
 
     def __str__(self) -> str:
         lines = [f"used {len(self.used)} names"]
+        if self.bgr_to_rgb:
+            lines.append(
+                "trained on BGR, as the authors' SimpleBaseline pose files are: the input channels "
+                "of conv1.weight were exchanged for RGB"
+            )
         for reason in dict.fromkeys(self.reasons.values()):
             names = [name for name, why in self.reasons.items() if why == reason]
             lines.append(f"ignored {len(names)}, such as {names[0]}: {reason}")
@@ -141,14 +153,16 @@ def from_torch(
     """The variables of model `name` from a PyTorch state dict, and a report on every name.
 
     A head that is absent or was made for another number of keypoints is initialised from `key`
-    (jax.random.key(0) if not given) and reported as missing. Raises one ValueError that lists all
-    names that are unknown, of another shape, given twice, or that the backbone lacks.
+    (jax.random.key(0) if not given) and reported as missing. The variables are for RGB: weights
+    for BGR have their first convolution's input channels exchanged, which the report says. Raises
+    one ValueError that lists all names that are unknown, of another shape, given twice, or that the
+    backbone lacks.
     """
     module = models.build(name, num_keypoints=num_keypoints)
     tree = models.shapes(module)
     wanted = torch_names(module, tree)
     is_bare = not any(strip_module(n).startswith("backbone.") for n in state_dict)
-    report, problems, values, seen = Report(), [], {}, set()
+    report, problems, values, seen = Report(bgr_to_rgb=is_for_bgr(state_dict)), [], {}, set()
 
     for file_name, array in state_dict.items():
         full_name, shape = mmpose_name(file_name, is_bare), np.shape(array)
@@ -162,6 +176,8 @@ def from_torch(
             problems.append(f"given twice: {file_name} {shape}")
         elif shape == (expected := torch_shape(path, leaf_at(tree, path).shape)):
             values[path] = to_flax(path, np.asarray(array, np.float32))
+            if report.bgr_to_rgb and full_name == "backbone.conv1.weight":
+                values[path] = values[path][:, :, ::-1]
             report.used.append(file_name)
         elif path[1].startswith("head") and (is_bare or shape[1:] == expected[1:]):
             report.reasons[file_name] = (
@@ -195,7 +211,11 @@ def from_torch(
 
 
 def to_torch(variables: Mapping, name: str) -> dict[str, np.ndarray]:
-    """The state dict of `variables` under MMPose 1.x names: the exact inverse of `from_torch`."""
+    """The state dict of `variables` under MMPose 1.x names, for RGB as MMPose's own files are.
+
+    `from_torch` gives the very same variables from it. A file that was for RGB comes back to the
+    bit; one for BGR comes back for RGB.
+    """
     return {
         torch_name: to_oihw(path, np.asarray(leaf_at(variables, path)))
         for torch_name, path in torch_names(models.build(name), variables).items()
@@ -217,6 +237,16 @@ def torch_name(path: tuple[str, ...], table: tuple) -> str:
     for pattern, replacement in table:
         name = re.sub(pattern, replacement, name)
     return f"{name.replace('/', '.')}.{LEAVES[leaf]}"
+
+
+def is_for_bgr(state_dict: Mapping[str, np.ndarray]) -> bool:
+    """Returns True for a SimpleBaseline pose network under the authors' names.
+
+    Their experiments/{coco,mpii}/resnet/*.yaml have COLOR_RGB: false, and their HRNets' have true
+    (leoxiaobin/deep-high-resolution-net.pytorch); the first edition of their code
+    (microsoft/human-pose-estimation.pytorch) knows BGR only.
+    """
+    return any(strip_module(name).startswith("deconv_layers.") for name in state_dict)
 
 
 def mmpose_name(file_name: str, is_bare: bool) -> str:

@@ -33,7 +33,8 @@ class Animals:
     """The animals of a split in the order of its annotation file; a Grain source of examples.
 
     An example holds the photograph's stored bytes, the box (xywh, image pixels), the keypoints
-    (k, 3) and the index. Animals without a labelled keypoint are left out; `unlabeled` counts them.
+    (k, 3) and the index. Animals without a labelled keypoint are left out, and so are crowds
+    (`iscrowd` 1), which are no single animal; `unlabeled` and `crowds` count them.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class Animals:
             for a in annotations["annotations"]
             if a["category_id"] in wanted and (images is None or a["image_id"] in images)
         ]
-        labeled = [a for a in chosen if any(a["keypoints"][2::3])]
-        self.unlabeled = len(chosen) - len(labeled)
+        labeled = [a for a in chosen if keypoints.is_animal(a)]
+        self._crowds = [a for a in chosen if keypoints.is_crowd(a)]
+        self.crowds = len(self._crowds)
+        self.unlabeled = len(chosen) - len(labeled) - self.crowds
         self._index = [(record_of[a["image_id"]], a) for a in labeled[: max_animals or None]]
         # where each of these animals' photographs is among `images`, all of the split's
         self.image_places = np.array([place for place, _ in self._index], int)
@@ -162,8 +165,14 @@ class Animals:
         return self._coco["images"][self._index[index][0]]
 
     def ground_truth(self) -> dict:
-        """These animals, and no others, as a COCO dict to score against."""
-        return self._coco | {"annotations": [annotation for _, annotation in self._index]}
+        """These animals, and no others, as a COCO dict to score against.
+
+        Crowds on their photographs come after them, as regions where the metric counts nothing.
+        """
+        animals = [annotation for _, annotation in self._index]
+        photographs = {animal["image_id"] for animal in animals}
+        crowds = [crowd for crowd in self._crowds if crowd["image_id"] in photographs]
+        return self._coco | {"annotations": animals + crowds}
 
 
 class Labels(Sequence):
@@ -247,6 +256,7 @@ def few_labels(animals: Animals, *, images: int, seed: int) -> dict:
     hash is as in `draw`. See tfds_ap10k.splits.few_labels. Raises ValueError where none is hidden.
     """
     coco = animals.ground_truth()
+    coco["annotations"] = [a for a in coco["annotations"] if not keypoints.is_crowd(a)]
     kept = {image["id"] for image in splits.few_labels(coco, images, (seed,))["images"]}
     labelled = sorted(kept)
     hidden = sorted({a["image_id"] for a in coco["annotations"]} - kept)
@@ -297,7 +307,7 @@ def train_batches(
     patch pixels, for the device to cut.
     """
     options = {"image_size": image_size, "augmentation": augmentation}
-    options |= {"keypoint_set": animals.keypoint_set}
+    options |= {"keypoint_set": animals.keypoint_set, "shift_seed": seed}
     if kept is not None and kept.animals is not animals:
         raise ValueError("what is kept is of other animals")
     if isinstance(kept, Patches):
@@ -384,6 +394,7 @@ def augmented(
     image_size: int,
     augmentation: transforms.Augmentation,
     keypoint_set: keypoints.KeypointSet = keypoints.AP10K,
+    shift_seed: int = 0,
 ) -> dict:
     """A random crop of one of `Animals`' examples, or of `DecodedPhotographs`'."""
     return transforms.sample(
@@ -392,6 +403,7 @@ def augmented(
         size=(image_size, image_size),
         augmentation=augmentation,
         keypoint_set=keypoint_set,
+        shift_seed=shift_seed,
     )
 
 

@@ -171,7 +171,8 @@ def full_score(animals: data.Animals, rows: list[dict], *, sigmas: str) -> dict:
         result if name == sigmas else metrics.evaluate(truth, rows, sigmas=name)
         for name in (metrics.SIGMAS if is_ap10k else ("corrected",))
     ]
-    ratios = [a["area"] / (a["bbox"][2] * a["bbox"][3]) for a in truth["annotations"]]
+    records = [a for a in truth["annotations"] if not keypoints.is_crowd(a)]
+    ratios = [a["area"] / (a["bbox"][2] * a["bbox"][3]) for a in records]
     result["area_over_box"] = round(float(np.median(ratios)), 3)
     result["AP_by_sigmas"] = {numbers["sigmas"]: numbers["AP"] for numbers in scores}
     alike = metrics.instance_view(truth, rows)

@@ -111,6 +111,9 @@ def evaluate(
     is 'corrected' (December 2021, today's default) or 'paper' (that of the AP-10K paper's tables);
     annotations whose categories declare other joints than AP-10K's are scored with their own.
 
+    Annotations with `iscrowd` 1 are ignore regions, as in COCO: a crowd is never missed, and a
+    prediction that fits nothing better counts neither way. Ids may be any whole numbers.
+
     Returns the ten COCO statistics, nan where there is no animal to measure (M: area 32^2 to 96^2,
     L: above); `per_species` and `per_family` AP by name, a family's being the mean over its
     species; `num_animals` per species; `num_missing`, the labelled animals without prediction
@@ -129,7 +132,7 @@ def evaluate(
     result = {name: _nan_if_none(value) for name, value in zip(STATISTICS, coco.stats, strict=True)}
     result |= _per_species(annotations, coco)
     by_id = {annotation["id"]: annotation for annotation in annotations["annotations"]}
-    labelled = {id for id, annotation in by_id.items() if any(annotation["keypoints"][2::3])}
+    labelled = {id for id, annotation in by_id.items() if joints.is_animal(annotation)}
     result["num_missing"] = len(labelled - {row["id"] for row in predictions})
     result["num_wrong_category"] = sum(
         row["category_id"] != by_id[row["id"]]["category_id"] for row in predictions
@@ -171,8 +174,15 @@ def compare(annotations: dict, predictions: list[dict], sigmas: str) -> COCOeval
     scored = _suppress_duplicates(annotations, predictions, vector)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints; silence it
         truth = COCO()
-        # copies: the evaluation writes into the records
-        copies = [dict(annotation) for annotation in annotations["annotations"]]
+        # Copies, because the evaluation writes into the records. They are numbered from 1: in
+        # pycocotools a prediction that is matched with annotation 0 counts as unmatched. It goes by
+        # `num_keypoints` and `iscrowd`, so both must be there and agree with what we count.
+        copies = [
+            annotation
+            | {"id": number, "num_keypoints": joints.num_labelled(annotation)}
+            | {"iscrowd": int(joints.is_crowd(annotation))}
+            for number, annotation in enumerate(annotations["annotations"], start=1)
+        ]
         truth.dataset = {**annotations, "annotations": copies}
         truth.createIndex()
         coco = COCOeval(truth, truth.loadRes(scored), "keypoints")
@@ -251,14 +261,15 @@ def _per_species(annotations: dict, coco: COCOeval) -> dict:
     # precision: IoU threshold x recall x category x area range x most detections; -1 without truth
     precision = coco.eval["precision"][:, :, :, 0, 0]
     categories = {category["id"]: category for category in annotations["categories"]}
-    labelled = [a for a in annotations["annotations"] if any(a["keypoints"][2::3])]
+    labelled = [a for a in annotations["annotations"] if joints.is_animal(a)]
     counts = Counter(annotation["category_id"] for annotation in labelled)
     species, families = {}, defaultdict(list)
     for position, category_id in enumerate(coco.params.catIds):
-        if not counts[category_id]:
+        values = precision[:, :, position]
+        if np.any(values < 0):
             continue
         category = categories[category_id]
-        species[category["name"]] = float(precision[:, :, position].mean())
+        species[category["name"]] = float(values.mean())
         families[category["supercategory"]].append(species[category["name"]])
     return {
         "per_species": species,

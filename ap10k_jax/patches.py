@@ -67,6 +67,7 @@ class Patches:
             for name in ("half_body", "rotation", "shift")
         }
         neutral = {"flip_probability": 0, "half_body_upper_probability": 0, "rotation_sigma": 0}
+        neutral |= {"shift_once": False}
         shown = dataclasses.replace(augmentation, **certain, **neutral)
         facts = {
             "version": VERSION,
@@ -139,6 +140,7 @@ class Patches:
         image_size: int,
         augmentation: transforms.Augmentation,
         keypoint_set: keypoints.KeypointSet,
+        shift_seed: int = 0,
     ) -> dict:
         """An animal's random crop, or without `cut` the `matrix` from crop to patch pixels."""
         index = int(labels["index"])
@@ -150,6 +152,7 @@ class Patches:
             size=(image_size, image_size),
             augmentation=augmentation,
             keypoint_set=keypoint_set,
+            shift_seed=shift_seed,
         )
         matrix = transforms.compose(self._matrix(index), view.pop("matrix"))
         if not cut:

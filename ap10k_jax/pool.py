@@ -65,6 +65,7 @@ class Photographs(Sequence):
         """`found` are the boxes; None: the whole photograph is the box."""
         self._source, self._images, self.fingerprint = source, images, fingerprint
         self.unlabeled = 0  # left out for want of a keypoint: of these none needs any
+        self.crowds = 0  # boxes.read leaves them out
         self._nothing = np.zeros((num_keypoints, 3), np.float32)
         self.left_out = {"not in the box file": 0, "without a box": 0}
         self._index: list[tuple[int, boxes.Box | None]] = []
@@ -183,6 +184,8 @@ def two_views(
     known = {"box": example["box"], "keypoints": np.zeros_like(truth)}
     crops, to_image = [], []
     for augmentation in (weak, strong):
+        # MMPose's shift while loading is of labelled animals; these are shifted for every view
+        augmentation = dataclasses.replace(augmentation, shift_once=False)
         options = {"size": (image_size, image_size), "augmentation": augmentation}
         options |= {"keypoint_set": keypoint_set}
         again = copy.deepcopy(rng)

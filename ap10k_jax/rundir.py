@@ -125,6 +125,7 @@ def write_environment(
             "photographs_in_two_splits": list((found or {}).get("photographs_in_two_splits", ())),
             "animals": {split: len(a) for split, a in animals.items()},
             "animals_without_keypoints": {split: a.unlabeled for split, a in animals.items()},
+            "crowds": {split: a.crowds for split, a in animals.items()},
         }
     )
     write_json(path, starts)

@@ -43,6 +43,9 @@ class Augmentation:
     rotation_sigma: float = 40.0  # degrees; clipped to twice this
     shift_probability: float = 0.3
     shift: float = 0.16  # of the padded sides (0.2 of the box's own), uniform, on each axis
+    # MMPose 0.26 and later draw the shift for every crop, and so do we. True is as in MMPose 0.19,
+    # which the paper used: once for every animal, while loading, and none for half bodies.
+    shift_once: bool = False
 
 
 def decode_image(data: bytes, name: str = "image") -> UInt8[np.ndarray, "H W 3"]:
@@ -175,7 +178,8 @@ def augment(
     """The example with a random view: flipped, of half the body, scaled, rotated, shifted.
 
     Reads `width` (the image's), `keypoints` (k, 3), `center` and `sides`; changes these but the
-    width, and sets `rotation` (degrees) and `mirror`. In the order of MMPose 1.x.
+    width, and sets `rotation` (degrees) and `mirror`. In the order of MMPose 1.x. With `shift_once`
+    the center must be shifted already, see `sample`.
     """
     example = _random_flip(example, rng, augmentation, keypoint_set)
     example = _random_half_body(example, rng, augmentation, keypoint_set)
@@ -190,15 +194,18 @@ def sample(
     padding: float = 1.25,
     augmentation: Augmentation = Augmentation(),
     keypoint_set: joints.KeypointSet = joints.AP10K,
+    shift_seed: int = 0,
 ) -> dict:
     """What the network sees of one animal: augmented if there is an `rng`, else the plain crop.
 
     Reads `image` (H, W, 3), `box` (xywh) and `keypoints` (k, 3: x, y, visibility) and replaces
     `image` by the crop and `keypoints` by (k, 2) in crop pixels; adds `weights` (k,), 1 for
     labelled joints, and `center` and `scale`, with which `crop_to_image` leads back (without
-    augmentation). Whatever else the example holds goes along. `size` is (width, height).
+    augmentation). Whatever else the example holds goes along. `size` is (width, height). With
+    `shift_once` an animal's shift follows from `shift_seed` and the example's `index`.
     """
-    view = _view(example, example["image"].shape[1::-1], rng, padding, augmentation, keypoint_set)
+    image_size = example["image"].shape[1::-1]
+    view = _view(example, image_size, rng, padding, augmentation, keypoint_set, shift_seed)
     scale = _widen(view["sides"], size[0] / size[1])
     image, matrix = crop(
         example["image"],
@@ -220,13 +227,14 @@ def frame(
     padding: float = 1.25,
     augmentation: Augmentation = Augmentation(),
     keypoint_set: joints.KeypointSet = joints.AP10K,
+    shift_seed: int = 0,
 ) -> dict:
     """What `sample` gives, drawn alike, but for the pixels: `matrix` says where they are.
 
     It is (2, 3) and leads from crop pixels to those of the image as it is stored, mirroring
     included. `image_size` is (width, height).
     """
-    view = _view(example, image_size, rng, padding, augmentation, keypoint_set)
+    view = _view(example, image_size, rng, padding, augmentation, keypoint_set, shift_seed)
     scale = _widen(view["sides"], size[0] / size[1])
     matrix = affine_matrix(view["center"], scale, rotation=view["rotation"], size=size)
     to_image = invert_affine(matrix)
@@ -290,6 +298,7 @@ def _view(
     padding: float,
     augmentation: Augmentation,
     keypoint_set: joints.KeypointSet,
+    shift_seed: int,
 ) -> dict:
     """The plain view of an animal's box, or with an `rng` a random one; see `augment`."""
     center, sides = _padded_box(example["box"], image_size, padding)
@@ -297,6 +306,9 @@ def _view(
     view |= {"center": center, "sides": sides, "rotation": 0.0, "mirror": False}
     if rng is None:
         return view
+    if augmentation.shift_once:
+        animal_rng = np.random.default_rng((shift_seed, int(example["index"])))
+        view["center"] = _shifted(center, sides, animal_rng, augmentation)
     return augment(view, rng, augmentation=augmentation, keypoint_set=keypoint_set)
 
 
@@ -422,8 +434,20 @@ def _random_view(
         limit = 2 * augmentation.rotation_sigma
         rotation = float(np.clip(rng.normal(0, augmentation.rotation_sigma), -limit, limit))
     center = example["center"]
-    if rng.random() < augmentation.shift_probability:
-        shift = rng.uniform(-augmentation.shift, augmentation.shift, 2)
-        center = (center + shift * example["sides"]).astype(np.float32)
+    if not augmentation.shift_once:
+        center = _shifted(center, example["sides"], rng, augmentation)
     sides = (example["sides"] * factor).astype(np.float32)
     return {**example, "center": center, "sides": sides, "rotation": rotation}
+
+
+def _shifted(
+    center: Float[np.ndarray, "2"],
+    sides: Float[np.ndarray, "2"],
+    rng: np.random.Generator,
+    augmentation: Augmentation,
+) -> Float[np.ndarray, "2"]:
+    """The middle of a view with these sides, moved at random or, as a rule, left alone."""
+    if rng.random() >= augmentation.shift_probability:
+        return center
+    shift = rng.uniform(-augmentation.shift, augmentation.shift, 2)
+    return (center + shift * sides).astype(np.float32)

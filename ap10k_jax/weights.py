@@ -19,7 +19,7 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Array
 
-from ap10k_jax import convert
+from ap10k_jax import atomic, convert
 
 MMPOSE = "https://download.openmmlab.com/mmpose"
 MMPOSE_COCO = f"{MMPOSE}/v1/body_2d_keypoint/topdown_heatmap/coco"
@@ -27,6 +27,10 @@ TORCHVISION = "https://download.pytorch.org/models"
 
 # Reading a broken zip file raises any of these.
 UNREADABLE = (OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile)
+
+# MMPose copied these from the HRNet authors, with their names. Nobody has published the SHA-256 of
+# either as a whole, so the digits in the name may be another checksum: the first file is trusted.
+UNPUBLISHED = ("hrnet_w32-36af842e.pth", "hrnet_w48-8ef0771d.pth")
 
 # Short name -> model -> address, each as its owner lists it: `imagenet` for HRNet in MMPose's model
 # configs, for ResNet in torchvision's models/resnet.py (its pull request 3620); `coco` and `ap10k`
@@ -102,12 +106,14 @@ def fetch(url: str) -> Path:
     """The file at `url`, from the cache or downloaded into it; its SHA-256 is verified either way.
 
     Raises ConnectionError, with the address and the place to put the file by hand, when it cannot
-    be had, and ValueError when its SHA-256 does not begin as its name says. A download appears
-    under its name only when it is whole.
+    be had, and ValueError when its SHA-256 does not begin as its name says. Of the UNPUBLISHED
+    files the SHA-256 of the first is recorded beside it, with a warning, and must stay the same. A
+    download appears under its name only when it is whole.
     """
     path = cache_dir() / url.rsplit("/", 1)[-1]
+    record = path.with_name(f"{path.name}.sha256")
     if path.exists():
-        verify(path, path.name)
+        verify(path, record)
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -119,24 +125,39 @@ def fetch(url: str) -> Path:
             raise ConnectionError(
                 f"cannot download {url} ({error}); fetch it elsewhere and put it at {path}"
             ) from error
-        verify(partial, path.name)
+        verify(partial, record)
         partial.replace(path)
     return path
 
 
-def verify(path: Path, name: str) -> None:
-    """Raises ValueError unless the file's SHA-256 begins with the 8 digits in `name`.
+def verify(path: Path, record: Path) -> None:
+    """Raises ValueError unless the file's SHA-256 begins with the 8 digits in its name.
 
-    MMPose and torchvision publish no more of it: hrnet_w32-36af842e.pth,
-    res50_ap10k_256x256-35760eb8_20211029.pth.
+    MMPose and torchvision publish no more of it: resnet50-0676ba61.pth,
+    res50_ap10k_256x256-35760eb8_20211029.pth. An UNPUBLISHED file must have the SHA-256 in the file
+    `record`, which is written with a warning where there is none.
     """
-    expected = re.search(r"-([0-9a-f]{8})(_\d{8})?\.pth$", name)[1]
+    expected = re.search(r"-([0-9a-f]{8})(_\d{8})?\.pth$", path.name)[1]
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if not digest.startswith(expected):
+    if digest.startswith(expected):
+        return
+    if path.name not in UNPUBLISHED:
         raise ValueError(
             f"{path} is damaged or another file: its SHA-256 begins {digest[:8]}, not {expected}; "
             "delete it to download it again"
+        )
+    if not record.exists():
+        atomic.write_text(record, digest + "\n")
+        warnings.warn(
+            f"{path.name} cannot be verified: its SHA-256 is {digest}, and no digest of it is "
+            f"published; it is used, and from now on must stay the same, as {record} says",
+            stacklevel=2,
+        )
+    elif (recorded := record.read_text(encoding="utf-8").strip()) != digest:
+        raise ValueError(
+            f"{path} has changed: its SHA-256 is {digest}, but {record} says {recorded}; delete "
+            "the file to download it again, and the record, too, if the new file is right"
         )
 
 

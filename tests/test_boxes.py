@@ -137,6 +137,13 @@ def test_coco_annotations(tmp_path):
     assert [box.category for box in only.boxes("a/x.jpg")] == [16]
 
 
+def test_a_crowd_in_a_file_of_annotations_is_no_box_of_an_animal(tmp_path):
+    first, second = COCO["annotations"]
+    content = COCO | {"annotations": [first | {"iscrowd": 1}, second | {"iscrowd": 0}]}
+    found = boxes.read(write(tmp_path, content))
+    assert [box.category for box in found.boxes("a/x.jpg")] == [1]
+
+
 def test_coco_results_need_the_images_unless_they_name_them(tmp_path):
     results = [{"image_id": 7, "category_id": 16, "bbox": [1, 2, 3, 4], "score": 0.9}]
     results.append(results[0] | {"score": 0.1})

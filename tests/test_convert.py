@@ -93,13 +93,50 @@ def test_every_stack_of_an_hourglass_has_its_own_name(stacks):
     assert f"head.multi_final_layers.{stacks - 1}.bias" in names
 
 
-@pytest.mark.parametrize("family", [DEPRECATED, DATA_PARALLEL, BARE])
-def test_prefixes_make_no_difference(resnet18, family):
-    expected, _ = convert.from_torch(resnet18, "simplebaseline_resnet18")
-    variables, report = convert.from_torch(rename(resnet18, *family), "simplebaseline_resnet18")
-    assert len(report.used) == len(resnet18)
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("simplebaseline_resnet18", DEPRECATED),
+        ("simplebaseline_resnet18", DATA_PARALLEL),
+        ("hrnet_tiny", DEPRECATED),
+        ("hrnet_tiny", BARE),  # the authors' HRNets are for RGB
+    ],
+)
+def test_prefixes_make_no_difference(name, family):
+    state = made_up(name)
+    expected, _ = convert.from_torch(state, name)
+    variables, report = convert.from_torch(rename(state, *family), name)
+    assert len(report.used) == len(state)
     assert report.missing == []
+    assert not report.bgr_to_rgb
     assert same(variables, expected)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_authors_simplebaseline_gives_for_rgb_what_it_gave_for_bgr(resnet18, prefix):
+    name = "simplebaseline_resnet18"
+    module = models.build(name)
+    rgb = np.random.default_rng(0).standard_normal((1, 64, 64, 3)).astype(np.float32)
+    # MMPose's names change no number: the network as its authors trained it, and what they fed it
+    as_trained, _ = convert.from_torch(resnet18, name)
+    expected = module.apply(as_trained, rgb[..., ::-1])
+    difference = np.abs(module.apply(as_trained, rgb) - expected).max()
+    assert difference > 1e-3 * np.abs(expected).max()  # or equality below would mean nothing
+    bare = {prefix + n: a for n, a in rename(resnet18, *BARE).items()}
+    variables, report = convert.from_torch(bare, name)
+    error = np.abs(module.apply(variables, rgb) - expected).max()
+    assert error < 1e-5 * np.abs(expected).max()
+    assert report.bgr_to_rgb
+    assert "trained on BGR" in str(report)
+    # from there on it is a network for RGB: nothing is exchanged a second time
+    back = convert.to_torch(variables, name)
+    again, report = convert.from_torch(back, name)
+    assert same(again, variables)
+    assert not report.bgr_to_rgb
+    np.testing.assert_array_equal(
+        back.pop("backbone.conv1.weight"), resnet18["backbone.conv1.weight"][:, ::-1]
+    )
+    assert all((back[n] == resnet18[n]).all() for n in back)
 
 
 def test_imagenet_resnet_leaves_the_head_to_its_own_initialisation(resnet18):
@@ -215,6 +252,7 @@ def test_a_new_report_says_nothing():
     report = convert.Report()
     assert report.used == report.ignored == report.missing == []
     assert report.reasons == {}
+    assert report.bgr_to_rgb is False
     assert str(report) == "used 0 names"
 
 

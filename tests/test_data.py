@@ -1,5 +1,6 @@
 """Every animal comes once an epoch, as its record says, in an order that only the seed decides."""
 
+import dataclasses
 import json
 import shutil
 
@@ -72,6 +73,22 @@ def test_every_epoch_has_every_animal_once_in_an_order_of_its_own(animals):
     first, second = np.split(seen, 2)
     assert sorted(first) == sorted(second) == list(range(len(animals)))
     assert not np.array_equal(first, second)
+
+
+def test_a_shift_once_stays_over_the_epochs(animals):
+    once = dataclasses.replace(PLAIN, shift_probability=1, shift_once=True)
+
+    def by_animal(augmentation, **options):
+        found = batches(animals, epochs=2, augmentation=augmentation, **options)
+        index, center = (np.concatenate([b[n] for b in found]) for n in ("index", "center"))
+        return center[np.argsort(index, kind="stable")].reshape(-1, 2, 2)
+
+    first, second = np.moveaxis(by_animal(once), 1, 0)
+    np.testing.assert_array_equal(first, second)
+    assert (first != by_animal(PLAIN)[:, 0]).any(axis=1).all()
+    assert (first != by_animal(once, seed=1)[:, 0]).any(axis=1).all()
+    first, second = np.moveaxis(by_animal(dataclasses.replace(once, shift_once=False)), 1, 0)
+    assert (first != second).any(axis=1).all()
 
 
 def test_order_and_crops_follow_from_the_seed_and_not_from_the_threads(animals):
@@ -177,6 +194,43 @@ def test_animals_without_keypoints_are_left_out_and_counted(tmp_path):
     animals = data.Animals.open("ap10k/split1", "train", data_dir=tmp_path)
     assert (len(animals), animals.unlabeled) == (3, 1)
     assert blank["id"] not in [animals.annotation(i)["id"] for i in range(3)]
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory):
+    """A data set of four photographs in train; annotation 20, with labelled joints, is a crowd.
+
+    Photograph 3 has a crowd beside its animal, annotation 31.
+    """
+    folder = tmp_path_factory.mktemp("crowded")
+    files = tiny_ap10k.contents()
+    animals = files["train"]["annotations"]
+    next(a for a in animals if a["id"] == 20)["iscrowd"] = 1
+    animals.append(tiny_ap10k.animal(31, 3, 24) | {"iscrowd": 1})
+    tiny_ap10k.write(folder / "raw", files)
+    build.build("split1", manual_dir=folder / "raw", data_dir=folder)
+    return data.Animals.open("ap10k/split1", "train", data_dir=folder)
+
+
+def test_crowds_are_neither_trained_on_nor_predicted_and_counted(crowded):
+    assert (len(crowded), crowded.crowds, crowded.unlabeled) == (3, 2, 0)
+    assert [crowded.annotation(i)["id"] for i in range(3)] == [40, 30, 10]
+    seen = [i for batch in data.eval_batches(crowded, batch_size=4) for i in batch["index"]]
+    assert sorted(seen) == [-1, 0, 1, 2]
+
+
+def test_crowds_on_photographs_of_the_animals_are_regions_to_ignore(crowded):
+    assert [a["id"] for a in crowded.ground_truth()["annotations"]] == [40, 30, 10, 31]
+    part = crowded.of_images({1, 4})
+    assert [a["id"] for a in part.ground_truth()["annotations"]] == [40, 10]
+
+
+def test_a_photograph_is_of_the_species_of_its_animals_whatever_its_crowds_are(crowded):
+    # Two photographs show dogs (1 and 3), one a cat (4): of each species one keeps its labels.
+    chosen = data.few_labels(crowded, images=1, seed=0)
+    assert len(chosen["labelled"]) == 2
+    assert 4 in chosen["labelled"]
+    assert set(chosen["labelled"] + chosen["hidden"]) == {1, 3, 4}
 
 
 def test_crops_are_rgb(animals):

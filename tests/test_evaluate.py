@@ -34,6 +34,24 @@ def test_the_true_keypoints_of_the_crops_have_an_ap_of_one(animals, config):
     assert result["num_missing"] == 0
 
 
+def test_crowds_change_no_number_of_a_report(animals, config):
+    rows = evaluate.predict(Oracle(animals, config, shift=1.0), {}, animals, config, name="test")
+    expected = evaluate.full_score(animals, rows, sigmas="corrected")
+    coco = animals.ground_truth()
+    unseen = next(c["id"] for c in coco["categories"] if c["name"] not in expected["per_species"])
+    # their area is not that of their box, as that of the animals is
+    crowds = [
+        {"id": -1 - i, "image_id": image["id"], "category_id": unseen, "iscrowd": 1}
+        | {"bbox": [0, 0, 20, 20], "area": 999, "num_keypoints": 0, "keypoints": [0] * 51}
+        for i, image in enumerate(coco["images"])
+    ]
+    crowded = data.Animals(
+        animals._source, coco | {"annotations": coco["annotations"] + crowds}, fingerprint=""
+    )
+    assert len(crowded.ground_truth()["annotations"]) > len(animals)
+    np.testing.assert_equal(evaluate.full_score(crowded, rows, sigmas="corrected"), expected)
+
+
 def test_half_a_crop_aside_nothing_is_right(animals, config):
     # the check above must be able to fail
     oracle = Oracle(animals, config, shift=config.data.image_size / 2)

@@ -43,6 +43,13 @@ def test_what_goes_there_comes_back_as_it_was(tool, coco):
 
 
 @pytest.mark.parametrize("tool", ["cvat", "label_studio"])
+def test_a_crowd_comes_back_as_a_crowd(tool, coco):
+    crowded = copy.deepcopy(coco)
+    crowded["annotations"][1]["iscrowd"] = 1
+    assert there_and_back(tool, crowded) == crowded
+
+
+@pytest.mark.parametrize("tool", ["cvat", "label_studio"])
 def test_fractions_of_pixels_come_back_to_a_hundredth(tool, coco):
     fine = copy.deepcopy(coco)
     values = fine["annotations"][0]["keypoints"]

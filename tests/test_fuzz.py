@@ -367,7 +367,7 @@ def configs(_, overrides):
     transforms.Augmentation(**config.augment)
     transforms.sample(
         {"image": np.zeros((40, 60, 3), np.uint8), "box": np.array([5, 5, 30, 30.0])}
-        | {"keypoints": np.ones((17, 3), np.float32)},
+        | {"keypoints": np.ones((17, 3), np.float32), "index": 0},
         np.random.default_rng(config.seed),
         augmentation=transforms.Augmentation(**config.augment),
     )

@@ -10,7 +10,7 @@ import pytest
 from golden_files import shared
 from pycocotools.cocoeval import Params
 
-from ap10k_jax import keypoints
+from ap10k_jax import keypoints, metrics
 
 SETS = {
     "ap10k": keypoints.AP10K,
@@ -121,6 +121,40 @@ def test_every_joint_has_a_sigma(joints):
 def test_sigmas_of_persons_are_those_of_pycocotools():
     theirs = Params("keypoints").kpt_oks_sigmas
     np.testing.assert_allclose(keypoints.COCO_PERSON.sigmas, theirs, rtol=1e-6)
+
+
+def test_sigmas_of_animal_pose_are_those_of_mmpose_joint_by_joint():
+    # configs/_base_/datasets/animalpose.py of MMPose 1.3.2: its joints, in its order
+    theirs = {
+        **{"left_eye": 0.025, "right_eye": 0.025, "left_ear": 0.026, "right_ear": 0.035},
+        **{"nose": 0.035, "throat": 0.10, "tail_base": 0.10, "withers": 0.10},
+        **{"left_front_elbow": 0.107, "right_front_elbow": 0.107},
+        **{"left_back_elbow": 0.107, "right_back_elbow": 0.107},
+        **{"left_front_knee": 0.087, "right_front_knee": 0.087},
+        **{"left_back_knee": 0.087, "right_back_knee": 0.087},
+        **{"left_front_paw": 0.089, "right_front_paw": 0.089},
+        **{"left_back_paw": 0.089, "right_back_paw": 0.089},
+    }
+    joints = keypoints.ANIMAL_POSE
+    assert dict(zip(joints.names, joints.sigmas, strict=True)) == theirs
+    assert metrics.sigmas_of(joints) == ("own", joints.sigmas)
+
+
+@pytest.mark.parametrize(
+    ("visibilities", "crowd", "labelled", "is_animal"),
+    [
+        ((2, 0, 1), {}, 2, True),  # hidden joints are labelled, too
+        ((0, 0, 1), {"iscrowd": 0}, 1, True),
+        ((0, 0, 0), {"iscrowd": 0}, 0, False),
+        ((2, 2, 2), {"iscrowd": 1}, 3, False),
+    ],
+)
+def test_an_animal_has_a_labelled_joint_and_is_no_crowd(visibilities, crowd, labelled, is_animal):
+    joints = [value for visibility in visibilities for value in (5, 7, visibility)]
+    annotation = {"id": 1, "keypoints": joints, **crowd}
+    assert keypoints.num_labelled(annotation) == labelled
+    assert keypoints.is_crowd(annotation) is bool(crowd.get("iscrowd"))
+    assert keypoints.is_animal(annotation) is is_animal
 
 
 def test_upper_bodies_of_persons_end_at_the_wrists():

@@ -95,6 +95,91 @@ def test_truth_scores_one():
     assert result["num_missing"] == result["num_wrong_category"] == 0
 
 
+@pytest.mark.parametrize("first", [-3, 0, 1, 10**12])
+@pytest.mark.parametrize("kind", ["annotations", "images", "categories"])
+def test_perfect_predictions_score_one_whatever_the_ids_are(first, kind):
+    annotations = coco(THREE_SPECIES)
+    new = {record["id"]: first + i for i, record in enumerate(annotations[kind])}
+    for record in annotations[kind]:
+        record["id"] = new[record["id"]]
+    field = {"annotations": "id", "images": "image_id", "categories": "category_id"}[kind]
+    if kind != "annotations":
+        for animal in annotations["annotations"]:
+            animal[field] = new[animal[field]]
+    predictions = truth_as_predictions(annotations)
+    result = metrics.evaluate(annotations, predictions)
+    assert result["AP"] == result["AR"] == 1
+    assert result["num_missing"] == result["num_wrong_category"] == 0
+    found = bootstrap.intervals(annotations, predictions, resamples=5)
+    assert found["AP"] == [1, 1]
+
+
+def with_crowd(annotations, image, species, box, **fields):
+    """The annotations with a crowd, which has no labelled joint unless `fields` say so."""
+    crowd = {"id": 900, "image_id": image, "category_id": species, "bbox": list(box)}
+    crowd |= {"area": box[2] * box[3], "iscrowd": 1, "num_keypoints": 0, "keypoints": [0] * 51}
+    return annotations | {"annotations": [*annotations["annotations"], crowd | fields]}
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_species_of_crowds_only_has_no_ap_and_leaves_its_family_alone(labelled):
+    annotations = coco(THREE_SPECIES)
+    joints = annotations["annotations"][0]["keypoints"]
+    fields = {"keypoints": joints, "num_keypoints": 17} if labelled else {}
+    crowded = with_crowd(annotations, 4, 9, BOX, **fields)  # foxes, beside the dogs
+    predictions = truth_as_predictions(annotations)
+    result = metrics.evaluate(crowded, predictions)
+    np.testing.assert_equal(result, metrics.evaluate(annotations, predictions))
+    assert "fox" not in result["per_species"]
+    assert result["per_family"]["Canidae"] == 1
+    found = bootstrap.intervals(crowded, predictions, resamples=5)
+    assert found == bootstrap.intervals(annotations, predictions, resamples=5)
+
+
+def test_a_crowd_is_never_missed():
+    annotations = coco(THREE_SPECIES)
+    joints = annotations["annotations"][0]["keypoints"]
+    crowded = with_crowd(annotations, 4, 8, BOX, keypoints=joints, num_keypoints=17)
+    result = metrics.evaluate(crowded, truth_as_predictions(annotations))
+    assert result["num_missing"] == 0
+    assert result["num_animals"]["dog"] == 2
+    assert result["AP"] == 1
+
+
+def test_a_wrong_prediction_within_a_crowd_counts_neither_way():
+    # The antelope of image 1 is found, certainly, where a crowd of antelopes is: no false alarm.
+    annotations = coco([(1, 1, BOX), (2, 1, BOX)])
+    predictions = truth_as_predictions(annotations)
+    predictions[0]["keypoints"] = np.add(predictions[0]["keypoints"], [300, 0, 0.1])
+    alone = metrics.evaluate(annotations, predictions)["AP"]
+    crowded = with_crowd(annotations, 1, 1, (400, 100, 200, 150))
+    result = metrics.evaluate(crowded, predictions)
+    # Both to be found, one found, precision 1 up to half the recall: 51 of 101 recalls.
+    assert result["AP"] == pytest.approx(51 / 101)
+    assert alone == pytest.approx(51 / 101 / 2)
+    once = np.ones((1, 2), int)
+    ((_, matches),) = bootstrap._matches(metrics.compare(crowded, predictions, "corrected"))
+    assert bootstrap._resampled(once, *matches)[0] == pytest.approx(result["AP"])
+
+
+def test_where_there_are_only_crowds_nothing_is_measured():
+    annotations = coco([(1, 1, BOX)])
+    predictions = truth_as_predictions(annotations)
+    annotations["annotations"][0]["iscrowd"] = 1
+    result = metrics.evaluate(annotations, predictions)
+    assert all(np.isnan(result[name]) for name in metrics.STATISTICS)
+    assert result["per_species"] == result["per_family"] == result["num_animals"] == {}
+
+
+@pytest.mark.parametrize("field", ["iscrowd", "num_keypoints"])
+def test_fields_that_follow_from_the_others_may_be_absent(field):
+    annotations = coco(THREE_SPECIES)
+    predictions = truth_as_predictions(annotations)
+    for animal in annotations["annotations"]:
+        del animal[field]
+    assert metrics.evaluate(annotations, predictions)["AP"] == 1
+
+
 def test_ap_is_the_mean_over_species_not_over_animals():
     # Four antelopes right, the only dog wrong: 0.5, not 0.8. The family of both cows has its own.
     annotations = coco([(1, 1, BOX), (2, 1, BOX), (3, 1, BOX), (4, 1, BOX), (5, 8, BOX)])

@@ -36,9 +36,12 @@ def batches(animals, **options):
     return list(data.train_batches(animals, **options))
 
 
-def test_views_do_not_depend_on_where_the_pixels_come_from(animals, filled):
-    streamed = batches(animals)
+@pytest.mark.parametrize("shift_once", [False, True])
+def test_views_do_not_depend_on_where_the_pixels_come_from(animals, filled, shift_once):
+    common = {"augmentation": dataclasses.replace(AUGMENTATION, shift_once=shift_once)}
+    streamed = batches(animals, **common)
     for options in ({}, {"cut": False}):
+        options |= common
         for one, other in zip(streamed, batches(animals, kept=filled, **options), strict=True):
             for name in LABELS:
                 np.testing.assert_array_equal(one[name], other[name])

@@ -384,6 +384,64 @@ def test_sample_changes_nothing_it_is_given_and_keeps_the_rest():
         np.testing.assert_array_equal(animal[name], value)
 
 
+ONCE = dataclasses.replace(STILL, shift_probability=1, shift=0.16, shift_once=True)
+
+
+def centers(augmentation, *, index=0, seed=0, crops=5, labelled=17):
+    """The middles (crops, 2) of random crops of one animal."""
+    animal = {**example(labelled=labelled), "index": np.int32(index)}
+    options = {"size": (16, 16), "augmentation": augmentation, "shift_seed": seed}
+    rngs = [np.random.default_rng(100 + i) for i in range(crops)]
+    return np.array([transforms.sample(animal, rng, **options)["center"] for rng in rngs])
+
+
+def test_a_shift_once_is_the_same_in_every_crop_of_an_animal_and_follows_from_the_seed():
+    first = centers(ONCE)
+    plain = centers(STILL)[0]
+    assert (first == first[0]).all()
+    assert (first[0] != plain).all()
+    assert (first[0] != centers(ONCE, index=1)[0]).any()
+    assert (first[0] != centers(ONCE, seed=1)[0]).any()
+    every = centers(dataclasses.replace(ONCE, shift_once=False))
+    assert len(np.unique(every[:, 0])) == len(every)
+    assert transforms.Augmentation().shift_once is False
+
+
+def test_a_shift_once_reaches_a_fifth_of_the_boxs_sides_in_three_animals_of_ten():
+    three_tenths = dataclasses.replace(ONCE, shift_probability=0.3)
+    moved = np.concatenate([centers(three_tenths, index=i, crops=1) for i in range(1000)])
+    moved = np.abs(moved - centers(STILL)[0])
+    assert 0.25 < np.mean(moved.any(axis=1)) < 0.35
+    reach = moved.max(axis=0) / example()["box"][2:]
+    assert np.all((reach > 0.19) & (reach <= 0.2001))
+
+
+def test_a_shift_once_is_the_same_wherever_the_pixels_come_from():
+    animal = {**example(), "index": 3}
+    sample = transforms.sample(animal, np.random.default_rng(0), augmentation=ONCE)
+    np.testing.assert_array_equal(sample["center"], centers(ONCE, index=3, seed=0)[0])
+    size = {"image_size": animal["image"].shape[1::-1]}
+    for seed in ({}, {"shift_seed": 0}, {"shift_seed": 5}):
+        options = {"augmentation": ONCE, **seed}
+        frame = transforms.frame(animal, np.random.default_rng(0), **size, **options)
+        sample = transforms.sample(animal, np.random.default_rng(0), **options)
+        np.testing.assert_array_equal(frame["center"], sample["center"])
+
+
+def test_half_bodies_have_no_shift_once():
+    half = {"half_body_probability": 1, "half_body_upper_probability": 1}
+    plain = centers(dataclasses.replace(STILL, **half))
+    np.testing.assert_array_equal(centers(dataclasses.replace(ONCE, **half)), plain)
+    every = centers(dataclasses.replace(ONCE, shift_once=False, **half))
+    assert (every != plain).all()
+
+
+def test_a_shift_once_is_mirrored_with_the_animal():
+    width = example()["image"].shape[1]
+    mirrored = centers(dataclasses.replace(ONCE, flip_probability=1))
+    np.testing.assert_allclose(mirrored, centers(ONCE) * [-1, 1] + [width - 1, 0], atol=1e-3)
+
+
 def test_sample_has_the_types_of_a_batch():
     moving = dataclasses.replace(transforms.Augmentation(), shift_probability=1)
     rngs = [None, *(np.random.default_rng(seed) for seed in range(5))]

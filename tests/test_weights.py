@@ -6,6 +6,7 @@ import os
 import pickle
 import sys
 import threading
+import warnings
 
 import jax
 import numpy as np
@@ -74,6 +75,46 @@ def test_a_file_in_the_cache_is_verified(cache):
         weights.fetch("http://127.0.0.1:9/net-01234567.pth")
 
 
+UNPUBLISHED = [url for url in weights.PUBLIC["imagenet"].values() if "/hrnet" in url]
+
+
+@pytest.mark.parametrize("url", UNPUBLISHED)
+def test_a_file_without_a_published_digest_is_trusted_once_and_must_then_stay(cache, url):
+    cache.mkdir()
+    path = cache / url.rsplit("/", 1)[-1]
+    path.write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    with pytest.warns(UserWarning, match=f"cannot be verified: its SHA-256 is {digest}"):
+        assert weights.fetch(url) == path
+    assert (cache / f"{path.name}.sha256").read_text().split() == [digest]
+    with warnings.catch_warnings(action="error"):  # said once is enough
+        assert weights.fetch(url) == path
+    path.write_bytes(b"other weights")
+    with pytest.raises(ValueError, match=rf"has changed.*\.sha256 says {digest}; delete"):
+        weights.fetch(url)
+
+
+def test_a_download_without_a_published_digest_is_kept_with_its_record(server, cache):
+    folder, address, requests = server
+    name = weights.UNPUBLISHED[0]
+    (folder / name).write_bytes(b"weights")
+    with pytest.warns(UserWarning, match="cannot be verified"):
+        path = weights.fetch(f"{address}/{name}")
+    assert path.read_bytes() == b"weights"
+    assert weights.fetch(f"{address}/{name}") == path
+    assert requests == [f"/{name}"]
+    assert sorted(p.name for p in cache.iterdir()) == [name, f"{name}.sha256"]
+    path.unlink()
+    (folder / name).write_bytes(b"something else")
+    with pytest.raises(ValueError, match="has changed"):
+        weights.fetch(f"{address}/{name}")
+    assert not path.exists()
+
+
+def test_the_files_without_a_published_digest_are_the_hrnet_authors():
+    assert [url.rsplit("/", 1)[-1] for url in UNPUBLISHED] == list(weights.UNPUBLISHED)
+
+
 @pytest.mark.parametrize("reason", ["nobody listens", "no such file"])
 def test_offline_the_error_says_what_to_put_where(server, cache, reason):
     address = "http://127.0.0.1:9" if reason == "nobody listens" else server[1]
@@ -90,6 +131,8 @@ def test_every_public_name_carries_its_checksum(cache):
     assert len(set(urls)) == len(urls)
     for url in urls:
         (cache / url.rsplit("/", 1)[-1]).write_bytes(b"")
+        if url.endswith(weights.UNPUBLISHED):
+            continue
         with pytest.raises(ValueError, match="e3b0c442"):  # the SHA-256 of nothing
             weights.fetch(url)
     for files in weights.PUBLIC.values():

@@ -72,6 +72,7 @@ def assemble(
     joints = keypoints.of_annotations(reference)
     ids = {category["name"]: category["id"] for category in reference["categories"]}
     homes = {animal["id"]: animal["image_id"] for animal in reference["annotations"]}
+    crowds = {animal["id"] for animal in reference["annotations"] if animal.get("iscrowd")}
     names = {image["id"]: image["file_name"] for image in reference["images"]}
     sizes = {image["id"]: (image["width"], image["height"]) for image in reference["images"]}
     free = max(homes, default=0) + 1
@@ -98,7 +99,7 @@ def assemble(
                     "category_id": ids[animal.species],
                     "bbox": box,
                     "area": _plain(box[2] * box[3]),
-                    "iscrowd": 0,
+                    "iscrowd": int(identity in crowds),  # no tool knows crowds
                     "num_keypoints": len(animal.points),
                     "keypoints": [_plain(value) for point in points for value in point],
                 }
