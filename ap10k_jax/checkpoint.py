@@ -24,7 +24,8 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
-from ap10k_jax import models, processes
+from ap10k_jax import models
+from ap10k_jax.runtime import distributed
 
 DELETED = ".deleted"  # ends the name of a checkpoint's folder while its files are deleted
 
@@ -51,7 +52,7 @@ class Checkpoints:
 
     def __init__(self, directory: Path, *, reader: bool = False):
         self._directory = directory
-        if not reader and processes.is_first():
+        if not reader and distributed.is_first():
             _clear_all(directory, f"*{DELETED}")
         as_json = ocp.Context()
         as_json.checkpointables.registry = ocp.handlers.local_registry()
@@ -117,8 +118,8 @@ class Checkpoints:
         going = [c.step for c in self.saved() if c.step not in stay]
         if not going:
             return
-        with processes.first_ahead("deleting superseded checkpoints"):
-            if processes.is_first():
+        with distributed.first_ahead("deleting superseded checkpoints"):
+            if distributed.is_first():
                 for step in going:
                     folder = self._directory / str(step)
                     folder.rename(folder.with_name(folder.name + DELETED))

@@ -18,18 +18,9 @@ from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ap10k_jax import (
-    atomic,
-    bootstrap,
-    codec,
-    data,
-    devices,
-    keypoints,
-    metrics,
-    stop,
-    transforms,
-    visualize,
-)
+from ap10k_jax import bootstrap, codec, keypoints, metrics, transforms, visualize
+from ap10k_jax.data import animals as data
+from ap10k_jax.runtime import files, sharding, signals
 
 # ImageNet's, on RGB in 0..1, as every pretrained backbone here expects.
 MEAN = (0.485, 0.456, 0.406)
@@ -66,7 +57,7 @@ def predict_crops(
 
 def make_predict_step(
     module: nn.Module,
-    shardings: devices.Shardings,
+    shardings: sharding.Shardings,
     *,
     pairs: tuple[tuple[int, int], ...] = keypoints.AP10K.pairs,
     flip_test: bool = True,
@@ -80,7 +71,7 @@ def make_predict_step(
         step,
         in_shardings=(shardings.replicated, shardings.batch),
         out_shardings=shardings.replicated,
-        compiler_options=devices.compiler_options(shardings),
+        compiler_options=sharding.compiler_options(shardings),
     )
 
 
@@ -91,7 +82,7 @@ def predict(
     config: ConfigDict,
     *,
     name: str,
-    shardings: devices.Shardings | None = None,
+    shardings: sharding.Shardings | None = None,
 ) -> list[dict]:
     """A COCO keypoint row for every animal, in the data set's order; `name` is for the bar.
 
@@ -99,21 +90,21 @@ def predict(
     and each gets all rows. Raises stop.Stopped between batches where the process has been told to
     stop.
     """
-    shardings = shardings or devices.shardings()
+    shardings = shardings or sharding.shardings()
     batches = data.eval_batches(
         animals,
         batch_size=config.eval.batch_size,
         image_size=config.data.image_size,
-        rows=functools.partial(devices.rows, shardings),
+        rows=functools.partial(sharding.rows, shardings),
         threads=config.data.loader_threads,
     )
     total = math.ceil(len(animals) / config.eval.batch_size)
     rows = []
     bar = {"total": total, "desc": name, "unit": "batch", "leave": False}
     for own in tqdm(batches, **bar, disable=jax.process_index() > 0):
-        stop.check()
-        points = np.asarray(step(variables, devices.split(own["image"], shardings)))
-        batch = own | devices.gather({name: own[name] for name in ("center", "scale", "index")})
+        signals.check()
+        points = np.asarray(step(variables, sharding.split(own["image"], shardings)))
+        batch = own | sharding.gather({name: own[name] for name in ("center", "scale", "index")})
         points = to_image(points, batch)
         # the last batch is filled up with animals of index -1
         rows += [
@@ -192,7 +183,7 @@ def write_predictions(path: Path, rows: list[dict]) -> None:
         }
         for row in rows
     ]
-    atomic.write_text(path, json.dumps(plain))
+    files.write_text(path, json.dumps(plain))
 
 
 def picture(

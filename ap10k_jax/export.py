@@ -31,8 +31,10 @@ import numpy as np
 from jax import export as jax_export
 from jaxtyping import Array, Float, UInt8
 
-from ap10k_jax import atomic, checkpoint, codec, evaluate, predict
-from ap10k_jax.models import cpu
+from ap10k_jax import checkpoint, codec, evaluate
+from ap10k_jax.models import ops
+from ap10k_jax.predict import predictor
+from ap10k_jax.runtime import files
 
 FORMATS = ("stablehlo", "onnx")
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -48,7 +50,7 @@ class ExportError(Exception):
 def network(path: str | Path, *, flip_test: bool = True) -> tuple[functools.partial, dict]:
     """`evaluate.predict_crops` as a function of crops alone, and its metadata."""
     module, variables, config = checkpoint.load(path)
-    joints = predict.keypoint_set(config)
+    joints = predictor.keypoint_set(config)
     decode = config.get("eval", {}).get("decode", codec.METHODS[0])
     call = functools.partial(
         evaluate.predict_crops,
@@ -91,7 +93,7 @@ def to_stablehlo(call: Callable, size: int) -> bytes:
     """The function, serialised by jax.export for all platforms and any batch size."""
     (batch,) = jax_export.symbolic_shape("b")
     crops = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
-    with cpu.portable():
+    with ops.portable():
         return bytes(jax_export.export(jax.jit(call), platforms=PLATFORMS)(crops).serialize())
 
 
@@ -135,7 +137,7 @@ def _traced(call: functools.partial, images: jax.ShapeDtypeStruct) -> functools.
     """
     (variables,), module = call.args, call.keywords["module"]
     forward = functools.partial(module.apply, variables, train=False)
-    with cpu.portable():
+    with ops.portable():
         program = jax.make_jaxpr(forward)(images)
     return functools.partial(call.func, {}, **call.keywords | {"module": _Traced(program)})
 
@@ -196,8 +198,8 @@ def write(
     about["checked"] = {"crops": count, "largest_difference": error}
     file, metadata = (dest.with_name(f"{dest.name}.{ending}") for ending in (format, "json"))
     file.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_bytes(file, content)
-    atomic.write_text(metadata, json.dumps(about, indent=2) + "\n")
+    files.write_bytes(file, content)
+    files.write_text(metadata, json.dumps(about, indent=2) + "\n")
     return file, metadata, error
 
 

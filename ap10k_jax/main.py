@@ -30,30 +30,25 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from ap10k_jax import (
-    ahead,
-    boxes,
+    box_files,
     checkpoint,
     codec,
-    data,
-    decoded,
-    devices,
-    disk,
+    configs,
     evaluate,
     keypoints,
     metrics,
     models,
-    patches,
-    predict,
-    processes,
-    resident,
-    rundir,
-    runlog,
+    run_directory,
+    run_log,
     semi,
-    stop,
     train,
     transforms,
     visualize,
 )
+from ap10k_jax.data import animals as data
+from ap10k_jax.data import decoded_cache, inputs, patches
+from ap10k_jax.predict import predictor
+from ap10k_jax.runtime import compile_cache, distributed, errors, files, sharding, signals
 from tfds_ap10k import build, synthetic, taxonomy
 from tfds_ap10k.annotations import AnnotationError
 
@@ -69,12 +64,12 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory; runs/<name 
 
 # What the command line turns into a message.
 MISTAKES = (
-    rundir.UserError,
+    errors.UserError,
     AnnotationError,
-    boxes.BoxFileError,
+    box_files.BoxFileError,
     OSError,
     FloatingPointError,
-    ahead.KeptStepError,
+    compile_cache.KeptStepError,
 )
 # With AP-10K's species and joints; other data sets have their own.
 AP10K_LIKE = ("ap10k/", "animal_pose/")
@@ -126,38 +121,41 @@ SPECIES_AND_FAMILIES = {*taxonomy.FAMILIES, *(species.name for species in taxono
 OVERALL = ("AP", "AP50", "AP75", "APM", "APL", "AR")
 
 
-def run(config: ConfigDict, workdir: Path, *, store: ahead.Store | None = None) -> dict:
+def run(config: ConfigDict, workdir: Path, *, store: compile_cache.Store | None = None) -> dict:
     """Train until the config's last epoch, score the best checkpoint, write and return results.
 
     `store` keeps compiled steps between processes that run the source files as they are.
     """
-    shardings = devices.shardings()
+    shardings = sharding.shardings()
     check(config, device_count=shardings.batch.mesh.size)
     full = "make room, and start the same command again; the last checkpoint is kept"
     closed = "choose another --workdir"
-    with disk.trouble(workdir, full=full, closed=closed), contextlib.ExitStack() as held:
-        with processes.first_ahead("--workdir"):
-            if processes.is_first():
-                held.enter_context(rundir.locked(workdir))
+    with files.trouble(workdir, full=full, closed=closed), contextlib.ExitStack() as held:
+        with distributed.first_ahead("--workdir"):
+            if distributed.is_first():
+                held.enter_context(run_directory.locked(workdir))
         return run_here(config, workdir, shardings, store)
 
 
 def run_here(
-    config: ConfigDict, workdir: Path, shardings: devices.Shardings, store: ahead.Store | None
+    config: ConfigDict,
+    workdir: Path,
+    shardings: sharding.Shardings,
+    store: compile_cache.Store | None,
 ) -> dict:
     """`run`, in a directory that no other run uses."""
-    rundir.check(workdir, config)
+    run_directory.check(workdir, config)
     is_there = (workdir / "checkpoints").is_dir()
-    processes.agree(config=config.to_json(), workdir=str(workdir), checkpoints=is_there)
+    distributed.agree(config=config.to_json(), workdir=str(workdir), checkpoints=is_there)
     saved = checkpoint.saved_in(workdir)
-    processes.agree(checkpoints=saved)
+    distributed.agree(checkpoints=saved)
     module = checkpoint.build_module(config)
     # A fresh run's weights come before all else: a wrong file should not be found out late.
     initial = None
     if config.init_from and not saved:
         with mistakes_in("init_from", config.init_from):
             initial = train.initial_variables(config, module)
-    with processes.first_ahead("data.dir"), mistakes_in("data.dir", config.data.dir):
+    with distributed.first_ahead("data.dir"), mistakes_in("data.dir", config.data.dir):
         prepare_data(config)
     joints = check_against_data(config)
     if not saved:
@@ -199,9 +197,9 @@ def run_here(
     begin(workdir, config, joints, opened, source=source.kind, found=found)
     if source.kind in ("cache", "device"):
         # a photograph that cannot be decoded
-        with processes.first_ahead("patches"), mistakes_in("data.name", config.data.name):
+        with distributed.first_ahead("patches"), mistakes_in("data.name", config.data.name):
             source.kept.fill(threads=config.data.loader_threads)
-    passes = train.in_passes(config, passes_per_epoch(config, training))
+    passes = train.epochs_as_passes(config, passes_per_epoch(config, training))
     method = train.supervised(passes, training, shardings, source)
     whole = len(training) >= config.batch_size
     if whole and not unlabelled and source.kind != "device" and jax.process_count() == 1:
@@ -216,7 +214,7 @@ def run_here(
         *(passes, workdir, module, initial, training, validation, predict_step, shardings),
         method,
     )
-    if unlabelled and processes.is_first():
+    if unlabelled and distributed.is_first():
         semi.write_curve(workdir)
     _, variables, _ = checkpoint.load(workdir)
     chosen = checkpoint.best(checkpoint.saved_in(workdir))
@@ -233,13 +231,13 @@ def begin(
     found: Mapping | None = None,
 ) -> None:
     """Write what is known of the run before its first step, and see that all processes see it."""
-    processes.agree(data={split: a.fingerprint for split, a in animals.items()})
-    with processes.first_ahead("--workdir"):
-        if processes.is_first():
-            rundir.open_run(workdir, config, joints)
-            rundir.write_environment(workdir, animals, source=source, found=found)
+    distributed.agree(data={split: a.fingerprint for split, a in animals.items()})
+    with distributed.first_ahead("--workdir"):
+        if distributed.is_first():
+            run_directory.open_run(workdir, config, joints)
+            run_directory.write_environment(workdir, animals, source=source, found=found)
         else:
-            processes.wait_for(workdir / "config.json")
+            distributed.wait_for(workdir / "config.json")
 
 
 @contextlib.contextmanager
@@ -248,7 +246,7 @@ def mistakes_in(field: str, value: object) -> Iterator[None]:
     try:
         yield
     except (ValueError, ImportError) as error:
-        raise rundir.UserError(f"config.{field}={value!r}: {error}") from error
+        raise errors.UserError(f"config.{field}={value!r}: {error}") from error
 
 
 def check(config: ConfigDict, *, device_count: int) -> None:
@@ -268,9 +266,7 @@ def check(config: ConfigDict, *, device_count: int) -> None:
     largest = models.LARGEST_IMAGE
     fits = 0 < size <= largest and size % 32 == 0
     expect(fits, "data.image_size", f"a positive multiple of 32, at most {largest}")
-    expect(
-        config.data.input in resident.INPUTS, "data.input", f"one of {', '.join(resident.INPUTS)}"
-    )
+    expect(config.data.input in inputs.INPUTS, "data.input", f"one of {', '.join(inputs.INPUTS)}")
     for field, low, high in BOUNDS:
         value = value_of(config, field)
         expect(low <= value <= high, field, f"at least {low}, at most {high}")  # refuses NaN too
@@ -308,7 +304,7 @@ def check(config: ConfigDict, *, device_count: int) -> None:
     expect(config.eval.decode in codec.METHODS, "eval.decode", f"one of {', '.join(codec.METHODS)}")
     expect(config.eval.sigmas in metrics.SIGMAS, "eval.sigmas", "corrected or paper")
     if problems:
-        raise rundir.UserError("the config cannot be run:\n  " + "\n  ".join(problems))
+        raise errors.UserError("the config cannot be run:\n  " + "\n  ".join(problems))
 
 
 def value_of(config: ConfigDict, field: str) -> object:
@@ -323,14 +319,14 @@ def check_against_data(config: ConfigDict) -> keypoints.KeypointSet:
     joints = keypoints.of_annotations(next(iter(contents.values())))
     asked, has = config.model.num_keypoints, len(joints)
     if asked != has:
-        raise rundir.UserError(f"config.model.num_keypoints={asked}: {name} has {has} keypoints")
+        raise errors.UserError(f"config.model.num_keypoints={asked}: {name} has {has} keypoints")
     with mistakes_in("eval.sigmas", config.eval.sigmas):
         metrics.sigmas_of(joints, config.eval.sigmas)
     absent = [s for s in names(config.eval.splits) if s not in contents]
     if absent and not config.draw.images:
         splits = config.eval.splits
         has = ", ".join(contents)
-        raise rundir.UserError(f"config.eval.splits={splits!r}: {name} has {has} only")
+        raise errors.UserError(f"config.eval.splits={splits!r}: {name} has {has} only")
     categories = [c for coco in contents.values() for c in coco["categories"]]
     there = {c[field] for c in categories for field in ("name", "supercategory")}
     for section in ("data", "eval"):
@@ -339,7 +335,7 @@ def check_against_data(config: ConfigDict) -> keypoints.KeypointSet:
         # of AP-10K's those that a part of it lacks are no mistake
         if unknown and not name.startswith(AP10K_LIKE):
             text = f"{unknown} are neither species nor families of {name}"
-            raise rundir.UserError(f"config.{section}.species={species!r}: {text}")
+            raise errors.UserError(f"config.{section}.species={species!r}: {text}")
     return joints
 
 
@@ -353,7 +349,7 @@ def check_joints(config: ConfigDict, joints: keypoints.KeypointSet) -> None:
         found = keypoints.COCO_PERSON
     elif source and Path(source).expanduser().is_dir():
         try:
-            found = predict.keypoint_set(checkpoint.config_of(source))
+            found = predictor.keypoint_set(checkpoint.config_of(source))
         except ValueError:
             if not config.epochs:  # training teaches it the joints, whatever they were
                 raise
@@ -400,7 +396,7 @@ def open_animals(config: ConfigDict, split: str, species: str, drawn: dict) -> d
         neck=config.data.neck,
     )
     if not len(animals):
-        raise rundir.UserError(
+        raise errors.UserError(
             f"{config.data.name} has no animal of {species or 'any species'} in {split}"
         )
     return animals
@@ -421,17 +417,17 @@ def passes_per_epoch(config: ConfigDict, training: data.Animals) -> float:
     return whole / own
 
 
-def choose_input(config: ConfigDict, animals: data.Animals) -> resident.Input:
-    """Where training crops come from; printed. Raises ValueError, see `resident.choose`."""
+def choose_input(config: ConfigDict, animals: data.Animals) -> inputs.Input:
+    """Where training crops come from; printed. Raises ValueError, see `inputs.choose`."""
     folder = Path(config.data.dir).expanduser()
-    pixels = decoded.DecodedPhotographs(animals, folder / "photographs")
+    pixels = decoded_cache.DecodedPhotographs(animals, folder / "photographs")
     small = patches.Patches(
         animals,
         folder / "patches",
         image_size=config.data.image_size,
         augmentation=transforms.Augmentation(**config.augment),
     )
-    source = resident.choose(config.data.input, pixels, small, jax.local_devices()[0])
+    source = inputs.choose(config.data.input, pixels, small, jax.local_devices()[0])
     print(f"training crops: {source.kind} ({source.reason})")
     return source
 
@@ -461,13 +457,13 @@ def few_labels(
 
 def write_choice(path: Path, chosen: dict) -> None:
     """Write which images a run uses; UserError if it has begun with others."""
-    if path.exists() and rundir.read_json(path, dict) != chosen:
-        raise rundir.UserError(
+    if path.exists() and run_directory.read_json(path, dict) != chosen:
+        raise errors.UserError(
             f"{path} names other images: the data set has changed since; delete the run"
         )
-    if processes.is_first():
+    if distributed.is_first():
         path.parent.mkdir(parents=True, exist_ok=True)
-        rundir.write_json(path, chosen)
+        run_directory.write_json(path, chosen)
 
 
 def prepare_data(config: ConfigDict) -> None:
@@ -486,13 +482,13 @@ def score(
     workdir: Path,
     scored: dict[str, data.Animals],
     predict_step: Callable,
-    shardings: devices.Shardings,
+    shardings: sharding.Shardings,
     variables: dict,
     *,
     step: int,
 ) -> dict:
     """Score these variables on each split; write results, predictions and pictures."""
-    variables = devices.replicate(variables, shardings)
+    variables = sharding.replicate(variables, shardings)
     results = {"step": step, "sigmas": config.eval.sigmas}
     for split, animals in scored.items():
         rows = evaluate.predict(
@@ -500,15 +496,15 @@ def score(
         )
         results[split] = evaluate.full_score(animals, rows, sigmas=config.eval.sigmas)
         results["sigmas"] = results[split]["sigmas"]  # joints of one's own have others
-        if processes.is_first():
+        if distributed.is_first():
             evaluate.write_predictions(workdir / f"predictions-{split}.json", rows)
             sheet = evaluate.picture(animals, rows, sigmas=config.eval.sigmas)
             visualize.save(workdir / f"animals-{split}.png", sheet)
 
-    results = runlog.plain(results)
-    with processes.first_ahead("results.json"):
-        if processes.is_first():
-            rundir.write_json(workdir / "results.json", results)  # stands for a finished run
+    results = run_log.plain(results)
+    with distributed.first_ahead("results.json"):
+        if distributed.is_first():
+            run_directory.write_json(workdir / "results.json", results)  # stands for a finished run
     return results
 
 
@@ -523,41 +519,47 @@ def summary(results: dict, splits: tuple[str, ...]) -> str:
                 f"{split}: areas are {numbers['area_over_box']:g} of the boxes' in the median; in "
                 "AP-10K they are the boxes': not comparable"
             )
-        lines.append(f"\n{split}: " + "  ".join(f"{k} {show(numbers[k])}" for k in OVERALL))
+        lines.append(
+            f"\n{split}: " + "  ".join(f"{k} {metrics.format_ap(numbers[k])}" for k in OVERALL)
+        )
         for kind in ("per_family", "per_species"):
-            cells = [f"{name} {show(ap)}" for name, ap in numbers[kind].items()]
+            cells = [f"{name} {metrics.format_ap(ap)}" for name, ap in numbers[kind].items()]
             lines.append(f"  {kind.replace('_', ' ')}: " + ", ".join(cells))
     return "\n".join(lines)
 
 
-def show(ap: float | None) -> str:
-    """Three digits, or a dash where there was no animal to measure."""
-    return "-" if ap is None else f"{ap:.3f}"
+def installed_config(argument: str) -> str:
+    """--config=configs/NAME.py as the path of the installed config if no such file is here."""
+    match = re.fullmatch(r"(--?config=)(configs/(\w+\.py))(:.*)?", argument)
+    if not match or Path(match[2]).exists():
+        return argument
+    path = Path(configs.__path__[0]) / match[3]
+    return f"{match[1]}{path}{match[4] or ''}" if path.exists() else argument
 
 
 def parse_flags(argv: list[str]) -> list[str]:
     """What is left of the command line after the flags; a mistaken config field is a UserError."""
     try:
-        rest = flags.FLAGS(argv)
+        rest = flags.FLAGS([argv[0], *map(installed_config, argv[1:])])
     except flags.Error as error:
-        raise rundir.UserError(f"{error}; see --help") from error
+        raise errors.UserError(f"{error}; see --help") from error
     except (AttributeError, KeyError, TypeError) as error:  # from ml_collections
-        raise rundir.UserError(f"no such field: {error}; configs/base.py lists them all") from error
+        raise errors.UserError(f"no such field: {error}; configs/base.py lists them all") from error
     if not flags.FLAGS["config"].present:
         example = "--config=configs/quickstart.py"
-        raise rundir.UserError(f"which config? For example {example}; see --help")
+        raise errors.UserError(f"which config? For example {example}; see --help")
     if len(rest) > 1:
-        raise rundir.UserError(f"what is {rest[1]!r}? Options start with --; see --help")
+        raise errors.UserError(f"what is {rest[1]!r}? Options start with --; see --help")
     return rest
 
 
 def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells every detail otherwise
-    processes.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-    devices.use_compilation_cache()
+    distributed.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    sharding.use_compilation_cache()
     config = CONFIG.value
     workdir = Path(WORKDIR.value or Path("runs") / name_of(flags.FLAGS["config"].config_filename))
-    store = ahead.Store(devices.compilation_cache() / "steps")
+    store = compile_cache.Store(sharding.compilation_cache() / "steps")
     results = run(config, workdir.absolute(), store=store)
     print(summary(results, names(config.eval.splits)))
     print(f"\n{workdir} holds the checkpoints, the predictions and pictures of the animals.")
@@ -572,13 +574,13 @@ def name_of(config_filename: str) -> str:
 def cli() -> None:
     """The command line: a user's mistake ends in one clear message and exit status 1.
 
-    Told to stop it ends with 143 or 130, see stop.py.
+    Told to stop it ends with 143 or 130, see runtime/signals.py.
     """
-    with processes.ended_by_errors():
+    with distributed.ended_by_errors():
         try:
-            with stop.handled():
+            with signals.handled():
                 app.run(main, flags_parser=parse_flags)
-        except stop.Stopped as stopped:
+        except signals.Stopped as stopped:
             print(stopped, file=sys.stderr)
             sys.exit(stopped.status)
         except MISTAKES as error:

@@ -281,3 +281,8 @@ def _per_species(annotations: dict, coco: COCOeval) -> dict:
 def _nan_if_none(value: float) -> float:
     """pycocotools says -1 where there is nothing to measure; an average must not swallow that."""
     return float(value) if value > -1 else float("nan")
+
+
+def format_ap(ap: float | None) -> str:
+    """The AP with three decimals, or a dash where there was no animal to measure."""
+    return "-" if ap is None else f"{ap:.3f}"

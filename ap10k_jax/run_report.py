@@ -12,7 +12,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ap10k_jax import figures, page, report, results, rundir, runlog
+from ap10k_jax import metrics, run_log
+from ap10k_jax.report import document, plots
+from ap10k_jax.reproduce import paper_report, results
+from ap10k_jax.runtime import errors
 
 OVERALL = ("AP50", "AP75", "APM", "APL", "AR")
 READING = (
@@ -27,11 +30,11 @@ UNIFORM = (
 
 
 def read(workdir: Path) -> results.Run:
-    """A finished run. Raises rundir.UserError for a directory that is none."""
+    """A finished run. Raises errors.UserError for a directory that is none."""
     missing = [name for name in ("config.json", "results.json") if not (workdir / name).exists()]
     if missing:
         text = "is no run" if "config.json" in missing else "is a run that has not finished"
-        raise rundir.UserError(f"{workdir} {text}: there is no {missing[0]}")
+        raise errors.UserError(f"{workdir} {text}: there is no {missing[0]}")
     draw, log = workdir / "draw.json", workdir / "metrics.jsonl"
     return results.Run(
         workdir.name,
@@ -41,36 +44,36 @@ def read(workdir: Path) -> results.Run:
         json.loads((workdir / "results.json").read_text()),
         json.loads((workdir / "environment.json").read_text()),
         json.loads(draw.read_text()) if draw.exists() else {},
-        runlog.read(log) if log.exists() else [],
+        run_log.read(log) if log.exists() else [],
     )
 
 
-def parts(workdirs: Sequence[Path]) -> list[page.Part]:
+def parts(workdirs: Sequence[Path]) -> list[document.Part]:
     """The report on these runs."""
     runs = [read(workdir) for workdir in workdirs]
     found = [
-        page.Table(("run", "data set", "network", "trained on", "step"), list(map(_row, runs)))
+        document.Table(("run", "data set", "network", "trained on", "step"), list(map(_row, runs)))
     ]
-    found += [page.Heading("How good the keypoints are"), page.Text(READING)]
+    found += [document.Heading("How good the keypoints are"), document.Text(READING)]
     if any(run.results["sigmas"].startswith("uniform") for run in runs):
-        found.append(page.Text(UNIFORM))
-    found.append(page.Table(("run", "split", "AP", "instance AP", *OVERALL), _overall(runs)))
+        found.append(document.Text(UNIFORM))
+    found.append(document.Table(("run", "split", "AP", "instance AP", *OVERALL), _overall(runs)))
     for run in runs:
         for split, scores in results.scored(run):
             title = f"{run.name}, {split}: families and species"
-            found.append(page.Table(("", "name", "animals", "AP"), _species(scores), title))
+            found.append(document.Table(("", "name", "animals", "AP"), _species(scores), title))
     logs = {run.name: [run.lines] for run in runs if run.lines}
     if logs:
-        found.append(page.Heading("Training"))
-        found.append(page.Picture(figures.png(figures.curves(logs)), "Loss and validation AP"))
-    found.append(page.Heading("The best, median and worst animals"))
+        found.append(document.Heading("Training"))
+        found.append(document.Picture(plots.png(plots.curves(logs)), "Loss and validation AP"))
+    found.append(document.Heading("The best, median and worst animals"))
     for workdir, run in zip(workdirs, runs, strict=True):
         for split, _ in results.scored(run):
             picture = workdir / f"animals-{split}.png"
             if picture.exists():
-                found.append(page.Picture(picture.read_bytes(), f"{run.name}, {split}"))
-    found.append(page.Heading("Made with"))
-    return [*found, page.Table(("what", "value", "runs"), report.environments(runs))]
+                found.append(document.Picture(picture.read_bytes(), f"{run.name}, {split}"))
+    found.append(document.Heading("Made with"))
+    return [*found, document.Table(("what", "value", "runs"), paper_report.environments(runs))]
 
 
 def _row(run: results.Run) -> list[str]:
@@ -86,8 +89,8 @@ def _overall(runs: Sequence[results.Run]) -> list[list[str]]:
     return [
         [
             *(run.name, split),
-            *(report.interval(s[k], *s["intervals"][k]) for k in ("AP", "instance_AP")),
-            *(report.digits(s[name]) for name in OVERALL),
+            *(paper_report.interval(s[k], *s["intervals"][k]) for k in ("AP", "instance_AP")),
+            *(metrics.format_ap(s[name]) for name in OVERALL),
         ]
         for run in runs
         for split, s in results.scored(run)
@@ -100,7 +103,7 @@ def _species(scores: dict) -> list[list[str]]:
         for name, ap in scores[f"per_{kind}"].items():
             animals = str(scores["num_animals"].get(name, "")) if kind == "species" else ""
             bounds = scores["intervals"][f"per_{kind}"][name]
-            rows.append([kind, name, animals, report.interval(ap, *bounds)])
+            rows.append([kind, name, animals, paper_report.interval(ap, *bounds)])
     return rows
 
 
@@ -119,9 +122,9 @@ def main() -> int:
         found = parts(flags.runs)
         title = ", ".join(run.name for run in flags.runs)
         out.mkdir(parents=True, exist_ok=True)
-        (out / "report.html").write_text(page.page(title, found), encoding="utf-8")
-        (out / "report.md").write_text(page.markdown(title, found), encoding="utf-8")
-    except (rundir.UserError, OSError) as error:
+        (out / "report.html").write_text(document.page(title, found), encoding="utf-8")
+        (out / "report.md").write_text(document.markdown(title, found), encoding="utf-8")
+    except (errors.UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{out / 'report.html'}\n{out / 'report.md'}")

@@ -34,20 +34,20 @@ from ml_collections import ConfigDict
 
 from ap10k_jax import (
     codec,
-    data,
-    devices,
     evaluate,
-    figures,
     keypoints,
+    loss_scaling,
     losses,
     metrics,
     packing,
-    pool,
-    precision,
-    runlog,
+    run_log,
     train,
     transforms,
 )
+from ap10k_jax.data import animals as data
+from ap10k_jax.data import unlabeled
+from ap10k_jax.report import plots
+from ap10k_jax.runtime import sharding
 
 PCK = 0.1  # of the side of a square with the box's area: a joint closer to the truth is right
 
@@ -65,7 +65,7 @@ class SemiState:
         """The teacher's: what is scored, and what a notebook loads."""
         return self.teacher
 
-    def parts(self) -> dict:
+    def checkpoint_parts(self) -> dict:
         """The state as the parts of a checkpoint, see checkpoint.py."""
         return {
             "variables": self.teacher,
@@ -202,7 +202,7 @@ def semi_step(
     With `packed` the state is a packed one, before and after.
 
     batch: `image`, `keypoints`, `weights` as train.train_step's, and `unlabeled`, a batch of
-    pool.py. `settings` is config.semi.
+    data/unlabeled.py. `settings` is config.semi.
     """
     unlabelled = batch["unlabeled"]
     pack, unpack = (packed.pack, packed.unpack) if packed else (lambda tree: tree,) * 2
@@ -225,7 +225,7 @@ def semi_step(
     labelled = len(batch["image"])
     weight = ramp_up(state.step, weight=settings.weight, steps=settings.ramp_up_steps)
 
-    factor = precision.loss_factor(state.opt_state)
+    factor = loss_scaling.loss_factor(state.opt_state)
 
     def loss_fn(params):
         heatmaps, updated = module.apply(
@@ -249,7 +249,9 @@ def semi_step(
 
     gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
     (_, (loss, parts, batch_stats)), gradient = gradient_fn(variables["params"])
-    params, opt_state = train.updated(optimizer, pack(gradient), state.opt_state, state.params)
+    params, opt_state = train.apply_gradient(
+        optimizer, pack(gradient), state.opt_state, state.params
+    )
     batch_stats = pack(batch_stats)
     decay = ema_decay(state.step, decay=settings.ema_decay)
     student = {"params": params, "batch_stats": batch_stats}
@@ -268,20 +270,20 @@ def mean_teacher(
     config: ConfigDict,
     usual: train.Method,
     sources: Sequence[Sequence[dict]],
-    shardings: devices.Shardings,
+    shardings: sharding.Shardings,
     joints: keypoints.KeypointSet,
 ) -> train.Method:
-    """Learning from what `usual` reads and from the animals of pool.py's sources."""
+    """Learning from what `usual` reads and from the animals of data/unlabeled.py's sources."""
     settings = config.semi
     sigmas = metrics.sigmas_of(joints, config.eval.sigmas)[1]
-    unlabelled = pool.batches(
+    unlabelled = unlabeled.batches(
         sources,
         batch_size=settings.batch_size,
         seed=config.seed,
         image_size=config.data.image_size,
         weak=transforms.Augmentation(**settings.weak),
         strong=transforms.Augmentation(**config.augment),
-        disturbance=pool.Disturbance(**settings.disturbance),
+        disturbance=unlabeled.Disturbance(**settings.disturbance),
         keypoint_set=joints,
         threads=config.data.loader_threads,
     )
@@ -291,7 +293,7 @@ def mean_teacher(
     def make_step(
         module: nn.Module,
         optimizer: optax.GradientTransformation,
-        shardings: devices.Shardings,
+        shardings: sharding.Shardings,
         packed: packing.Packing | None = None,
     ) -> Callable:
         def step(state: SemiState, batch: dict) -> tuple[SemiState, dict]:
@@ -310,7 +312,7 @@ def mean_teacher(
             in_shardings=(shardings.replicated, shardings.batch),
             out_shardings=(shardings.replicated, shardings.replicated),
             donate_argnums=0,
-            compiler_options=devices.compiler_options(shardings),
+            compiler_options=sharding.compiler_options(shardings),
         )
 
     return train.Method(batches, (*usual.inputs, "unlabeled"), init_state, make_step)
@@ -324,7 +326,7 @@ def open_pool(
     Raises ValueError where there is none at all, and boxes.BoxFileError.
     """
     sources = {} if hidden is None else {"hidden": hidden}
-    photographs = pool.Photographs.open(
+    photographs = unlabeled.Photographs.open(
         config.data.name,
         data_dir=config.data.dir,
         box_file=config.semi.boxes,
@@ -347,6 +349,6 @@ def open_pool(
 
 def write_curve(workdir: Path) -> None:
     """Draw pseudo_labels.png from the run's metrics.jsonl."""
-    lines = runlog.read(workdir / "metrics.jsonl")
-    png = figures.png(figures.pseudo_labels(lines))
+    lines = run_log.read(workdir / "metrics.jsonl")
+    png = plots.png(plots.pseudo_labels(lines))
     (workdir / "pseudo_labels.png").write_bytes(png)

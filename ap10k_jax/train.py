@@ -17,24 +17,21 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from ap10k_jax import (
-    ahead,
     checkpoint,
     codec,
-    data,
-    devices,
     evaluate,
+    initial_weights,
+    loss_scaling,
     losses,
     models,
     packing,
-    precision,
-    processes,
-    resident,
-    runlog,
-    stop,
+    run_log,
     transforms,
-    weights,
 )
-from ap10k_jax.models import cpu, layers
+from ap10k_jax.data import animals as data
+from ap10k_jax.data import inputs
+from ap10k_jax.models import layers, ops
+from ap10k_jax.runtime import compile_cache, distributed, sharding, signals
 
 
 @flax.struct.dataclass
@@ -49,7 +46,7 @@ class TrainState:
         """What is scored, and what a notebook loads."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
-    def parts(self) -> dict:
+    def checkpoint_parts(self) -> dict:
         """The state as the parts of a checkpoint, see checkpoint.py."""
         return {
             "variables": self.variables,
@@ -103,24 +100,24 @@ def learning_rate(config: ConfigDict, steps_per_epoch: int) -> Callable[[int], f
 def make_optimizer(dtype: jnp.dtype) -> optax.GradientTransformation:
     """Adam, as in the paper; for a float16 network with a scaled loss.
 
-    The rate is part of its state, see `at_rate`: a schedule inside would make a compiled step that
-    is good for one length of training and one size of data set only.
+    The rate is part of its state, see `with_learning_rate`: a schedule inside would make a compiled
+    step that is good for one length of training and one size of data set only.
     """
 
     def at(learning_rate: Float[Array, ""]) -> optax.GradientTransformation:
         adam = optax.adam(learning_rate)
-        return precision.scaled(adam) if dtype == jnp.float16 else adam
+        return loss_scaling.scaled(adam) if dtype == jnp.float16 else adam
 
     return optax.inject_hyperparams(at)(learning_rate=0.0)
 
 
-def at_rate(state: "TrainState", rate: float) -> "TrainState":
+def with_learning_rate(state: "TrainState", rate: float) -> "TrainState":
     """The state, to take its next step at this learning rate."""
     hyperparams = state.opt_state.hyperparams | {"learning_rate": np.float32(rate)}
     return state.replace(opt_state=state.opt_state._replace(hyperparams=hyperparams))
 
 
-def in_passes(config: ConfigDict, passes: float) -> ConfigDict:
+def epochs_as_passes(config: ConfigDict, passes: float) -> ConfigDict:
     """The config with everything that it counts in epochs as passes over the training animals.
 
     An epoch is `passes` of them. The numbers are rounded to whole passes, and are at least 1.
@@ -144,9 +141,9 @@ def init_state(variables: dict, optimizer: optax.GradientTransformation) -> Trai
     )
 
 
-def place(state: TrainState, shardings: devices.Shardings) -> TrainState:
+def copy_to_devices(state: TrainState, shardings: sharding.Shardings) -> TrainState:
     """A copy of the state on every device: steps give its memory away, and the original's stays."""
-    return devices.replicate(jax.tree.map(jnp.copy, state), shardings)
+    return sharding.replicate(jax.tree.map(jnp.copy, state), shardings)
 
 
 def train_step(
@@ -167,7 +164,7 @@ def train_step(
     time to save memory, see configs/base.py. The only number is the loss: the norm of HRNet's 900
     gradients alone would take as long to compile as half of the rest.
     """
-    factor = precision.loss_factor(state.opt_state)
+    factor = loss_scaling.loss_factor(state.opt_state)
     pack, unpack = (packed.pack, packed.unpack) if packed else (lambda tree: tree,) * 2
     variables = unpack(state.variables)
 
@@ -185,11 +182,11 @@ def train_step(
         return batch_stats, (loss, gradient)
 
     batch_stats, (loss, gradient) = in_parts(one_part, variables["batch_stats"], batch, parts)
-    params, opt_state = updated(optimizer, pack(gradient), state.opt_state, state.params)
+    params, opt_state = apply_gradient(optimizer, pack(gradient), state.opt_state, state.params)
     return TrainState(state.step + 1, params, pack(batch_stats), opt_state), {"loss": loss}
 
 
-def updated(
+def apply_gradient(
     optimizer: optax.GradientTransformation,
     gradient: dict,
     opt_state: optax.OptState,
@@ -206,7 +203,7 @@ def updated(
         updates, opt_state = optimizer.update(gradient, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    return cpu.apart(update, gradient, opt_state, params)
+    return ops.fusion_barrier(update, gradient, opt_state, params)
 
 
 def loss_of(
@@ -251,7 +248,7 @@ def in_parts(function: Callable, carry: dict, batch: dict, parts: int) -> tuple[
 def make_train_step(
     module: nn.Module,
     optimizer: optax.GradientTransformation,
-    shardings: devices.Shardings,
+    shardings: sharding.Shardings,
     *,
     packed: packing.Packing | None = None,
     parts: int = 1,
@@ -275,17 +272,17 @@ def make_train_step(
         in_shardings=(shardings.replicated, shardings.batch),
         out_shardings=(shardings.replicated, shardings.replicated),
         donate_argnums=0,
-        compiler_options=devices.compiler_options(shardings),
+        compiler_options=sharding.compiler_options(shardings),
     )
 
 
 def compile_ahead(
     config: ConfigDict,
     module: nn.Module,
-    shardings: devices.Shardings,
+    shardings: sharding.Shardings,
     *,
-    store: ahead.Store | None = None,
-) -> ahead.Ahead:
+    store: compile_cache.Store | None = None,
+) -> compile_cache.Ahead:
     """The usual step for whole batches of the config, being compiled or taken from the store."""
     size, joints = config.data.image_size, config.model.num_keypoints
     optimizer = make_optimizer(jnp.dtype(module.dtype))
@@ -297,7 +294,7 @@ def compile_ahead(
         state = jax.eval_shape(
             lambda variables: packed.pack(init_state(variables, optimizer)), shapes
         )
-        return at_rate(state, 0.0)
+        return with_learning_rate(state, 0.0)
 
     def of_batch(*shape: int, dtype: jnp.dtype = jnp.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((config.batch_size, *shape), dtype, sharding=shardings.batch)
@@ -308,7 +305,7 @@ def compile_ahead(
         "weights": of_batch(joints),
     }
     step = make_train_step(module, optimizer, shardings, packed=packed, **options)
-    return ahead.Ahead(
+    return compile_cache.Ahead(
         *(step, state_shapes, batch_shapes),
         devices=[*shardings.batch.mesh.devices.flat],
         store=store,
@@ -337,8 +334,8 @@ def initial_variables(config: ConfigDict, module: nn.Module) -> dict:
         print(f"{source} was trained on other joints; their last layer starts anew")
         fresh = models.init(module, key, image_size=size)
         return jax.tree.map(lambda a, b: a if a.shape == b.shape else b, variables, fresh)
-    with processes.first_ahead("init_from"):  # may be a download
-        variables, report = weights.load(
+    with distributed.first_ahead("init_from"):  # may be a download
+        variables, report = initial_weights.load(
             source, config.model.name, config.model.num_keypoints, key=key
         )
     print(report)
@@ -365,10 +362,11 @@ def is_unfinished(workdir: Path) -> bool:
 def supervised(
     config: ConfigDict,
     animals: data.Animals,
-    shardings: devices.Shardings,
-    source: resident.Input = resident.STREAM,
+    shardings: sharding.Shardings,
+    source: inputs.Input = inputs.STREAM,
 ) -> Method:
-    """Learning from labelled animals alone, as in the paper; epochs are passes, see `in_passes`."""
+    """Learning from labelled animals alone, as in the paper; epochs are passes, see
+    `epochs_as_passes`."""
     on_device = source.kind == "device"
     batches = data.train_batches(
         animals,
@@ -379,7 +377,7 @@ def supervised(
         augmentation=transforms.Augmentation(**config.augment),
         drop_remainder=config.drop_remainder,
         multiple_of=shardings.batch.mesh.size * config.batch_parts,
-        rows=functools.partial(devices.rows, shardings),
+        rows=functools.partial(sharding.rows, shardings),
         threads=config.data.loader_threads,
         kept=source.kept,
         cut=not on_device,
@@ -389,7 +387,7 @@ def supervised(
     )
     if not on_device:
         return Method(batches, ("image", "keypoints", "weights"), init_state, make_step)
-    make_step = resident.make_step(
+    make_step = inputs.make_step(
         make_step,
         source.kept,
         image_size=config.data.image_size,
@@ -418,7 +416,7 @@ class Window:
         numbers = jax.device_get([n for _, n, _ in self._steps])
         for (step, _, index), values in zip(self._steps, numbers, strict=True):
             if not np.isfinite(values["loss"]):
-                files = [self._animals.image(int(i))["file_name"] for i in devices.gather(index)]
+                files = [self._animals.image(int(i))["file_name"] for i in sharding.gather(index)]
                 raise NonFiniteLoss(
                     f"the loss is {values['loss']} at step {step}; its batch: {', '.join(files)}"
                 )
@@ -467,13 +465,13 @@ def train(
     animals: data.Animals,
     validation: data.Animals,
     predict_step: Callable,
-    shardings: devices.Shardings,
+    shardings: sharding.Shardings,
     method: Method | None = None,
 ) -> None:
     """Train in `workdir` until `config.epochs` are done, going on from its latest checkpoint.
 
-    Epochs are passes over `animals` here, see `in_passes`. `initial` are the variables of a run
-    that has none yet; `predict_step` (see evaluate.py) scores the validation animals every few
+    Epochs are passes over `animals` here, see `epochs_as_passes`. `initial` are the variables of a
+    run that has none yet; `predict_step` (see evaluate.py) scores the validation animals every few
     epochs. `method` is `supervised` if none is given. Raises NonFiniteLoss, and Stopped when all is
     saved at the step where it was told to.
     """
@@ -498,7 +496,7 @@ def train(
         every = config.eval.every_epochs
         return epoch == config.epochs or bool(every and epoch % every == 0)
 
-    with stop.deferred(), checkpoint.Checkpoints(workdir / "checkpoints") as checkpoints:
+    with signals.deferred(), checkpoint.Checkpoints(workdir / "checkpoints") as checkpoints:
         state = restore_or_init(
             *(checkpoints, initial, method.init_state, optimizer, iterator, shapes, shardings)
         )
@@ -508,7 +506,7 @@ def train(
         epoch, within_epoch = divmod(first - 1, steps_per_epoch)
         # a run that was stopped while its validation animals were predicted
         unscored = bool(latest) and not within_epoch and is_scored(epoch) and latest.ap is None
-        open_log = runlog.RunLog if processes.is_first() else runlog.NoLog
+        open_log = run_log.RunLog if distributed.is_first() else run_log.NoLog
         with open_log(workdir, step=first - 1, total_steps=total_steps, unscored=unscored) as log:
             window = Window(animals)
             in_flight: list[Array] = []
@@ -517,8 +515,10 @@ def train(
                 log.flush()
                 if all(saved.step != step for saved in checkpoints.saved()):
                     kept = window.stored()
-                    checkpoints.save_stopped(step, parts(unpack(state), iterator), window=kept)
-                raise stop.Stopped(f"All {step} of {total_steps} steps are saved in {workdir}.")
+                    checkpoints.save_stopped(
+                        step, checkpoint_parts(unpack(state), iterator), window=kept
+                    )
+                raise signals.Stopped(f"All {step} of {total_steps} steps are saved in {workdir}.")
 
             def score(step: int) -> float:
                 log.show(now="scoring")
@@ -528,7 +528,7 @@ def train(
                         name="validation",
                         shardings=shardings,
                     )
-                except stop.Stopped:
+                except signals.Stopped:
                     save_and_stop(step)
                 scores = evaluate.score(validation, rows, sigmas=config.eval.sigmas)
                 log.write(step, "validation", scores)
@@ -538,15 +538,15 @@ def train(
             if unscored:
                 ap = score(first - 1)
                 log.flush()
-                checkpoints.save(first - 1, parts(unpack(state), iterator), ap=ap)
+                checkpoints.save(first - 1, checkpoint_parts(unpack(state), iterator), ap=ap)
             elif latest:
                 window.restore(checkpoints.window(first - 1))
             log.show(now="compiling")
             for step in range(first, total_steps + 1):
                 batch, waited = next_batch(iterator, in_flight)
                 arrays = {name: batch[name] for name in method.inputs}
-                arrays = devices.split(arrays, shardings)
-                state, numbers = step_fn(at_rate(state, schedule(step - 1)), arrays)
+                arrays = sharding.split(arrays, shardings)
+                state, numbers = step_fn(with_learning_rate(state, schedule(step - 1)), arrays)
                 window.add(step, numbers, batch["index"], waited)
                 in_flight = [*in_flight[-2:], numbers["loss"]]
                 in_flight[0].block_until_ready()  # one step computes while two are queued
@@ -568,9 +568,9 @@ def train(
                     ap = score(step) if is_scored(epoch) else None
                     if ap is not None or epoch % config.checkpoint_every_epochs == 0:
                         log.flush()
-                        checkpoints.save(step, parts(unpack(state), iterator), ap=ap)
+                        checkpoints.save(step, checkpoint_parts(unpack(state), iterator), ap=ap)
                     window.restart_clock()
-                if stop.requested(step):
+                if signals.requested(step):
                     save_and_stop(step)
 
 
@@ -584,9 +584,9 @@ def next_batch(iterator: Iterator[dict], in_flight: list[Array]) -> tuple[dict, 
     return batch, seconds if waited else 0.0
 
 
-def parts(state: TrainState, iterator: grain.DatasetIterator) -> dict:
+def checkpoint_parts(state: TrainState, iterator: grain.DatasetIterator) -> dict:
     """The state of the run as the parts of a checkpoint, see checkpoint.py."""
-    return state.parts() | {"data": iterator.get_state()}
+    return state.checkpoint_parts() | {"data": iterator.get_state()}
 
 
 def restore_or_init(
@@ -596,7 +596,7 @@ def restore_or_init(
     optimizer: optax.GradientTransformation,
     iterator: Iterator[dict],
     shapes: dict,
-    shardings: devices.Shardings,
+    shardings: sharding.Shardings,
 ) -> TrainState:
     """The run's latest state, the iterator set to match; one of `initial` where there is none.
 
@@ -604,11 +604,11 @@ def restore_or_init(
     """
     saved = checkpoints.saved()
     if not saved:
-        return place(init_state(initial, optimizer), shardings)
+        return copy_to_devices(init_state(initial, optimizer), shardings)
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings.replicated),
         jax.eval_shape(lambda variables: init_state(variables, optimizer), shapes),
     )
-    stored = checkpoints.restore(saved[-1].step, abstract.parts() | {"data": None})
+    stored = checkpoints.restore(saved[-1].step, abstract.checkpoint_parts() | {"data": None})
     iterator.set_state(stored["data"])
     return type(abstract).of_parts(stored)

@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg
 from jaxtyping import Float, Int, UInt8
 
-from ap10k_jax import encoded
+from ap10k_jax import images
 from ap10k_jax import keypoints as joints
 
 # whose pixels a photograph's are
@@ -51,11 +51,11 @@ class Augmentation:
 def decode_image(data: bytes, name: str = "image") -> UInt8[np.ndarray, "H W 3"]:
     """The RGB pixels of an encoded photograph; `name` is the file to name if it cannot be read.
 
-    Its size is looked at before it is decoded, see `encoded`. EXIF orientation is ignored: the
+    Its size is looked at before it is decoded, see `images`. EXIF orientation is ignored: the
     annotations refer to the pixels as they are stored.
     """
     try:
-        format = encoded.header(data).format
+        format = images.header(data).format
     except ValueError as error:
         raise ValueError(f"{name}: cannot be decoded as an image: {error}") from error
     if format == "JPEG":

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ap10k_jax import atomic
 from ap10k_jax import keypoints as joints
+from ap10k_jax.runtime import files
 
 # Orange and blue stay apart for colour-blind readers.
 COLORS = {"left": (255, 140, 0), "right": (30, 160, 255), "middle": (245, 245, 245)}
@@ -211,7 +211,7 @@ def save(path: str | Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
     written, data = cv2.imencode(Path(path).suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not written:
         raise OSError(f"{path}: cannot be encoded")
-    atomic.write_bytes(Path(path), data.tobytes())
+    files.write_bytes(Path(path), data.tobytes())
 
 
 def _fixed(point: Sequence[float]) -> tuple[int, int]:

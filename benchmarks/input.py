@@ -29,7 +29,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ap10k_jax import data, decoded, evaluate, patches, transforms
+from ap10k_jax import evaluate, transforms
+from ap10k_jax.data import animals as data
+from ap10k_jax.data import decoded_cache, patches
 from tfds_ap10k import build, synthetic
 
 AUGMENTATION = transforms.Augmentation()
@@ -153,7 +155,7 @@ def heatmaps(points: np.ndarray, weights: np.ndarray, side: int) -> np.ndarray:
 def measure(
     animals: data.Animals,
     raw: Path,
-    pixels: decoded.DecodedPhotographs,
+    pixels: decoded_cache.DecodedPhotographs,
     kept: patches.Patches,
     size: int,
     rounds: int,
@@ -227,7 +229,7 @@ def report(by_round: list[dict], count: int) -> None:
 
 def whole_loader(
     animals: data.Animals,
-    pixels: decoded.DecodedPhotographs,
+    pixels: decoded_cache.DecodedPhotographs,
     kept: patches.Patches,
     size: int,
     seconds: float,
@@ -282,7 +284,7 @@ def main() -> None:
         cost = f"{1000 * cpu / len(animals):.1f} CPU-ms an animal"
         print(f"Patches: {kept.bytes / len(animals) / 1e6:.2f} MB and, once, {cost}.\n")
 
-        pixels = decoded.DecodedPhotographs(animals, folder / "photographs")
+        pixels = decoded_cache.DecodedPhotographs(animals, folder / "photographs")
         cpu = time.process_time()
         for i in range(len(animals)):
             pixels[i]

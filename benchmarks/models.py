@@ -26,7 +26,8 @@ import timm
 import torch
 from torch import nn
 
-from ap10k_jax import devices, evaluate, models, train
+from ap10k_jax import evaluate, models, train
+from ap10k_jax.runtime import sharding
 
 BACKBONES = {
     "hrnet_w32": ("hrnet_w32", {"feature_location": "", "out_indices": (1,)}, 32),
@@ -94,7 +95,7 @@ def theirs(name: str, batch: int, size: int, dtype: str, *, compiled: bool) -> d
 
 def ours(name: str, batch: int, size: int, dtype: str) -> tuple[dict[str, Callable], dict]:
     """Our two functions, compiled, and what the compiler says of seconds and memory."""
-    shardings = devices.shardings(jax.devices()[:1])
+    shardings = sharding.shardings(jax.devices()[:1])
     module = models.build(name, dtype=jnp.dtype(dtype))
     optimizer = train.make_optimizer(jnp.dtype(dtype))
     variables = models.init(module, jax.random.key(0), image_size=(size, size))
@@ -105,8 +106,8 @@ def ours(name: str, batch: int, size: int, dtype: str) -> tuple[dict[str, Callab
         "weights": np.ones((batch, 17), np.float32),
     }
     examples = jax.device_put(examples, shardings.batch)
-    state = [train.place(train.init_state(variables, optimizer), shardings)]
-    state[0] = train.at_rate(state[0], RATE)
+    state = [train.copy_to_devices(train.init_state(variables, optimizer), shardings)]
+    state[0] = train.with_learning_rate(state[0], RATE)
 
     start = time.perf_counter()
     lowered = train.make_train_step(module, optimizer, shardings).lower(state[0], examples)
@@ -116,7 +117,7 @@ def ours(name: str, batch: int, size: int, dtype: str) -> tuple[dict[str, Callab
     facts["memory"] = take_step.memory_analysis().temp_size_in_bytes
     predict = jax.jit(
         lambda v, x: module.apply(v, evaluate.normalize(x), train=False),
-        compiler_options=devices.compiler_options(shardings),
+        compiler_options=sharding.compiler_options(shardings),
     )
     held = jax.device_put(variables, shardings.replicated)
 
@@ -160,7 +161,7 @@ def main() -> None:
     if unknown := [name for name in chosen if name not in BACKBONES]:
         parser.error(f"--models: {', '.join(unknown)}: there are {', '.join(BACKBONES)}")
 
-    devices.use_compilation_cache()
+    sharding.use_compilation_cache()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     print(f"{jax.devices()[0].device_kind}; jax {jax.__version__}, torch {torch.__version__}, ")
     print(f"timm {timm.__version__}; {flags.dtype}, batch {flags.batch}, {flags.size} px\n")

@@ -19,7 +19,9 @@ import jax
 import numpy as np
 import optax
 
-from ap10k_jax import data, devices, keypoints, models, train
+from ap10k_jax import keypoints, models, train
+from ap10k_jax.data import animals as data
+from ap10k_jax.runtime import sharding
 from tfds_ap10k import taxonomy
 
 BATCHES = (8, 16, 32, 64)
@@ -41,12 +43,12 @@ def crops(batch: int, side: int) -> dict:
 
 def stepper(batch: int, side: int, count: int) -> Callable[[], None]:
     """A function that takes a training step on so many devices; compiled."""
-    shardings = devices.shardings(jax.devices()[:count])
+    shardings = sharding.shardings(jax.devices()[:count])
     module, optimizer = models.build(MODEL), optax.adam(1e-3)
     variables = models.init(module, jax.random.key(0), image_size=(side, side))
     step = train.make_train_step(module, optimizer, shardings)
-    arrays = devices.split(crops(batch, side), shardings)
-    state = [train.place(train.init_state(variables, optimizer), shardings)]
+    arrays = sharding.split(crops(batch, side), shardings)
+    state = [train.copy_to_devices(train.init_state(variables, optimizer), shardings)]
 
     def take() -> None:
         state[0], numbers = step(state[0], arrays)

@@ -24,9 +24,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ap10k_jax import checkpoint, data, devices, evaluate, main, rundir, semi, train
-from configs import few_label
-from configs import semi as semi_config
+from ap10k_jax import checkpoint, evaluate, main, run_directory, semi, train
+from ap10k_jax.configs import few_label
+from ap10k_jax.configs import semi as semi_config
+from ap10k_jax.data import animals as data
+from ap10k_jax.runtime import sharding
 
 LABELS = "5,quickstart"
 IMAGES = 3000
@@ -71,7 +73,7 @@ def learn(folder: Path, seed: int, arm: str) -> dict[str, dict[str, float]]:
     later = START[-1] | {"epochs": PASSES}
     config = configured(get_config(LABELS), folder, seed, **later)
     config.seed = seed + 1000  # another order than the start's; the labels stay
-    shardings = devices.shardings()
+    shardings = sharding.shardings()
     opened = {
         split: data.Animals.open(config.data.name, split, data_dir=config.data.dir)
         for split in ("train", *SPLITS)
@@ -88,7 +90,7 @@ def learn(folder: Path, seed: int, arm: str) -> dict[str, dict[str, float]]:
         method = semi.mean_teacher(config, method, [hidden], shardings, animals.keypoint_set)
 
     optimizer = train.make_optimizer(np.float32)
-    state = train.place(method.init_state(variables, optimizer), shardings)
+    state = train.copy_to_devices(method.init_state(variables, optimizer), shardings)
     step = method.make_step(module, optimizer, shardings)
     rate, steps = train.learning_rate(config, per_pass), per_pass * config.epochs
     average = jax.jit(
@@ -99,7 +101,7 @@ def learn(folder: Path, seed: int, arm: str) -> dict[str, dict[str, float]]:
     averaged = jax.tree.map(np.asarray, variables)
     for number, batch in zip(range(steps), method.batches, strict=False):
         batch = {name: batch[name] for name in method.inputs}
-        state, numbers = step(train.at_rate(state, rate(number)), batch)
+        state, numbers = step(train.with_learning_rate(state, rate(number)), batch)
         if arm == "labels":
             averaged = average(averaged, state.variables, number)
         if number % 100 == 99:
@@ -136,14 +138,14 @@ def run_all() -> None:
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--only", default="labels,teacher,all", help="which arms")
     flags = parser.parse_args()
-    devices.use_compilation_cache()
+    sharding.use_compilation_cache()
     folder, seeds = flags.out.absolute(), [int(seed) for seed in flags.seeds.split(",")]
     found = {}
     for seed in seeds:
         for arm in flags.only.split(","):
             path = folder / f"{arm}-{seed}.json"
             if not path.exists():
-                rundir.write_json(path, learn(folder, seed, arm))
+                run_directory.write_json(path, learn(folder, seed, arm))
             for kind, scores in json.loads(path.read_text()).items():
                 found.setdefault(kind, {})[seed] = scores
     print(f"\n| AP | {' | '.join(f'seed {seed}' for seed in seeds)} | mean +- sample deviation |")

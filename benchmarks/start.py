@@ -26,7 +26,8 @@ started = float(sys.argv[1])
 times = {}
 def done(part):
     times[part] = time.time() - started
-from ap10k_jax import ahead, main, runlog, train
+from ap10k_jax.runtime import compile_cache
+from ap10k_jax import main, run_log, train
 done("import")
 def after(module, name, part):
     function = getattr(module, name)
@@ -37,13 +38,13 @@ def after(module, name, part):
     setattr(module, name, timed)
 after(train, "initial_variables", "initial weights")
 after(main, "open_animals", "data opened")
-call = ahead.Ahead.__call__
+call = compile_cache.Ahead.__call__
 def called(self, *arguments):
     self._ready.wait()
     done("step compiled")
     return call(self, *arguments)
-ahead.Ahead.__call__ = called
-show = runlog.RunLog.show
+compile_cache.Ahead.__call__ = called
+show = run_log.RunLog.show
 def shown(self, **values):
     if values.get("now") == "compiling":
         done("state placed")
@@ -54,7 +55,7 @@ def shown(self, **values):
         import os
         os._exit(0)
     show(self, **values)
-runlog.RunLog.show = shown
+run_log.RunLog.show = shown
 sys.argv = sys.argv[2:]
 main.cli()
 """

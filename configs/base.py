@@ -8,7 +8,8 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from ap10k_jax import pool, transforms
+from ap10k_jax import transforms
+from ap10k_jax.data import unlabeled
 
 
 def get_config() -> ConfigDict:
@@ -90,13 +91,13 @@ def get_config() -> ConfigDict:
     config.semi.confidence = 0.3
     # Largest distance between what a crop and its mirror image say, as a share of the crop's side.
     config.semi.agreement = 0.04  # 10 pixels of 256, 2.5 cells of its heatmap
-    # Boxes of the split `unlabeled`: COCO, MegaDetector or CSV, see ap10k_jax/boxes.py. "": each
-    # photograph as a whole is one animal, which is all that is known.
+    # Boxes of the split `unlabeled`: COCO, MegaDetector or CSV, see ap10k_jax/box_files.py. "":
+    # each photograph as a whole is one animal, which is all that is known.
     config.semi.boxes = ""
     # The teacher's view is almost upright, as what it was taught is on average; the student's is
     # that of config.augment (half bodies apart: they would need labels), disturbed.
-    config.semi.weak = ConfigDict(dataclasses.asdict(pool.WEAK))
-    config.semi.disturbance = ConfigDict(dataclasses.asdict(pool.Disturbance()))
+    config.semi.weak = ConfigDict(dataclasses.asdict(unlabeled.WEAK))
+    config.semi.disturbance = ConfigDict(dataclasses.asdict(unlabeled.Disturbance()))
 
     # Zeros turn augmentation off. The two slips of the reference that shaped the published numbers
     # are kept, see ap10k_jax.transforms.Augmentation. shift_once=True draws the shift of the crop's

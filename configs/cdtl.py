@@ -10,7 +10,7 @@ Without the public file: --config.init_from=FILE, or the directory of a run of y
 
 from ml_collections import ConfigDict
 
-from configs import base
+from ap10k_jax.configs import base
 
 
 def get_config() -> ConfigDict:

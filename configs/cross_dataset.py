@@ -25,7 +25,7 @@ direct numbers flatter; the report of ap10k_jax.reproduce counts them.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from ap10k_jax.configs import base
 
 
 def get_config(arguments: str = "animal_pose") -> ConfigDict:

@@ -17,7 +17,7 @@ that here (9 times as many passes for Bovidae, 15 for Cercopithecidae) add a wor
 
 from ml_collections import ConfigDict
 
-from configs import base
+from ap10k_jax.configs import base
 
 TESTED = {"Bovidae": "Cervidae,Equidae,Hominidae", "Cercopithecidae": "Hominidae"}
 

@@ -14,7 +14,7 @@ without antelope, where SL has 1.92 million: their photographs show two animals 
 
 from ml_collections import ConfigDict
 
-from configs import base
+from ap10k_jax.configs import base
 from tfds_ap10k import taxonomy
 
 

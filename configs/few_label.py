@@ -10,7 +10,7 @@ An epoch is as many photographs as all of train has, so few labels are seen as o
 
 from ml_collections import ConfigDict
 
-from configs import base, quickstart
+from ap10k_jax.configs import base, quickstart
 
 
 def get_config(arguments: str = "5") -> ConfigDict:

@@ -7,7 +7,7 @@ Validation AP is above 0.5 at the end; runs/quickstart/animals-validation.png sh
 
 from ml_collections import ConfigDict
 
-from configs import base
+from ap10k_jax.configs import base
 
 
 def get_config() -> ConfigDict:

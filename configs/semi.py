@@ -14,7 +14,7 @@ its labels were where the truth is known.
 
 from ml_collections import ConfigDict
 
-from configs import few_label
+from ap10k_jax.configs import few_label
 
 
 def get_config(arguments: str = "5") -> ConfigDict:

@@ -10,7 +10,7 @@ Other rows: --config.model.name=hrnet_w48, --config.data.name=ap10k/split2, --co
 
 from ml_collections import ConfigDict
 
-from configs import base
+from ap10k_jax.configs import base
 
 
 def get_config() -> ConfigDict:

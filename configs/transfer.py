@@ -12,7 +12,7 @@ the run's directory names the images; another --config.draw.seed draws others.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from ap10k_jax.configs import base
 
 SCHEDULES = {"transfer": (35, True), "few_shot": (50, False), "generalization": (0, False)}
 

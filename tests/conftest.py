@@ -12,9 +12,10 @@ import nano as network
 import pytest
 from ml_collections import ConfigDict
 
-from ap10k_jax import devices, models
+from ap10k_jax import models
+from ap10k_jax.configs import quickstart
 from ap10k_jax.predict import Predictor
-from configs import quickstart
+from ap10k_jax.runtime import sharding
 from tfds_ap10k import build, synthetic
 
 
@@ -36,7 +37,7 @@ def nano():
 
 @pytest.fixture(scope="session")
 def one_device():
-    return devices.shardings(jax.devices()[:1])
+    return sharding.shardings(jax.devices()[:1])
 
 
 @pytest.fixture(scope="session")

@@ -30,8 +30,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from orbax.checkpoint import v1 as ocp
 
-from ap10k_jax import checkpoint, lock, runlog
-from tfds_ap10k import build, synthetic
+from ap10k_jax import checkpoint, run_log
+from ap10k_jax.runtime import file_lock
+from tfds_ap10k import build
+from tfds_ap10k.synthetic import dataset
 
 ROOT = Path(__file__).parents[1]
 IMAGES = 48
@@ -195,9 +197,7 @@ def check_whole(place: Place) -> None:
     """Everything that could be taken for finished is whole."""
     drawn = place.results()["drawing"]
     if drawn.exists():
-        assert synthetic.is_complete(
-            drawn, {"images": IMAGES, "seed": 0, "version": synthetic.VERSION}
-        )
+        assert dataset.is_complete(drawn, {"images": IMAGES, "seed": 0, "version": dataset.VERSION})
     built = build.DATASETS["ap10k"].open("split1", place.folder / "data")
     if built is not None:
         for split, coco in built.info.metadata["annotations"].items():
@@ -260,7 +260,7 @@ def compare(one: Place, other: Place) -> None:
     metrics = [
         [
             {k: v for k, v in line.items() if k not in TIMES}
-            for line in runlog.read(place.run / "metrics.jsonl")
+            for line in run_log.read(place.run / "metrics.jsonl")
         ]
         for place in (one, other)
     ]
@@ -297,7 +297,7 @@ def files(folder: Path) -> list[str]:
     The file of a lock may outlive its holder's kill; that nobody holds it any more is checked.
     """
     for path in folder.rglob("*.lock"):
-        lock.check(path)
+        file_lock.check(path)
     found = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in found if "ocdbt" not in name and "/d/" not in name
                   and "tensorboard" not in name and not name.endswith(".lock"))  # fmt: skip

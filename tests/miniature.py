@@ -8,7 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from ap10k_jax import data, devices, evaluate, keypoints, main, plan, rundir, train
+from ap10k_jax import evaluate, keypoints, main, train
+from ap10k_jax.data import animals as data
+from ap10k_jax.reproduce import plan
+from ap10k_jax.runtime import errors, sharding
 from tfds_ap10k import build, synthetic
 from tfds_ap10k.animal_pose import conversion
 
@@ -75,8 +78,8 @@ def share_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs in this process use one compiled step for all: one device, every batch filled up to 8,
     networks and rates alike.
     """
-    shardings = devices.shardings(jax.devices()[:1])
-    monkeypatch.setattr(devices, "shardings", lambda: shardings)
+    shardings = sharding.shardings(jax.devices()[:1])
+    monkeypatch.setattr(sharding, "shardings", lambda: shardings)
     make_train_step, compiled = train.make_train_step, {}
 
     def train_step(module, optimizer, shardings, **options):
@@ -96,7 +99,7 @@ def start(step: plan.Step) -> int:
     """`reproduce.start` in this process: what is compiled stays."""
     try:
         main.run(step.config.copy_and_resolve_references(), step.workdir)
-    except (rundir.UserError, OSError) as error:
+    except (errors.UserError, OSError) as error:
         print(f"error: {error}")
         return 1
     return 0

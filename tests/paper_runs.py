@@ -9,7 +9,7 @@ import math
 from collections import defaultdict
 from pathlib import Path
 
-from ap10k_jax import plan, tables
+from ap10k_jax.reproduce import plan, tables
 from tfds_ap10k import taxonomy
 
 NETWORKS = {

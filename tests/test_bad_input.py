@@ -1,8 +1,8 @@
 """One case for every way in which data from elsewhere is known to go wrong.
 
-Annotation files, zips and boxes have cases of their own in test_annotations.py, test_boxes.py and
-test_job.py; thousands of random ones are in test_fuzz.py. Here are photographs of every kind, what
-claims to be enormous, names that are no text, and the command lines from outside.
+Annotation files, zips and boxes have cases of their own in test_annotations.py, test_box_files.py
+and test_job.py; thousands of random ones are in test_fuzz.py. Here are photographs of every kind,
+what claims to be enormous, names that are no text, and the command lines from outside.
 """
 
 import io
@@ -22,7 +22,8 @@ import safetensors.numpy
 import tiny_ap10k
 from PIL import Image
 
-from ap10k_jax import boxes, checkpoint, encoded, job, predict, transforms, video, weights
+from ap10k_jax import box_files, checkpoint, images, initial_weights, transforms
+from ap10k_jax.predict import job, predictor, video
 from tfds_ap10k import photographs, sources
 
 SCENE = cv2.resize(
@@ -89,7 +90,7 @@ def test_photographs_of_every_kind_give_their_pixels(tmp_path, kind):
     found = photographs.find(tmp_path, "fox.jpg")
     assert (found.width, found.height) == (80, 60)
     assert found.is_jpeg == (data[:2] == b"\xff\xd8")
-    read = predict.rgb(tmp_path / "fox.jpg")
+    read = predictor.rgb(tmp_path / "fox.jpg")
     assert read.shape == pixels.shape
     assert np.abs(read.astype(int) - pixels).mean() <= tolerance
 
@@ -132,14 +133,14 @@ def test_enormous_photographs_are_refused_by_their_header(tmp_path, kind, monkey
     path.write_bytes(ENORMOUS[kind])
     monkeypatch.setattr(transforms.cv2, "imdecode", decode)
     monkeypatch.setattr(transforms.simplejpeg, "decode_jpeg", decode)
-    for read in (lambda: photographs.find(tmp_path, "fox.jpg"), lambda: predict.rgb(path)):
+    for read in (lambda: photographs.find(tmp_path, "fox.jpg"), lambda: predictor.rgb(path)):
         with pytest.raises(ValueError, match=r"pixels|not a readable") as error:
             read()
         assert len(str(error.value).splitlines()) == 1
 
 
 def test_the_largest_photograph_is_cropped_where_it_ends():
-    width = encoded.MAX_SIDE
+    width = images.MAX_SIDE
     pixels = np.zeros((10, width, 3), np.uint8)
     pixels[:, -40:] = 200
     data = cv2.imencode(".png", pixels)[1].tobytes()
@@ -156,12 +157,12 @@ def test_a_file_that_never_ends_is_not_read_to_its_end(tmp_path):
     if not os.path.exists("/dev/zero"):
         pytest.skip("no /dev/zero on this system")
     with pytest.raises(ValueError, match="not a file"):
-        predict.rgb("/dev/zero")
+        predictor.rgb("/dev/zero")
     path = tmp_path / "fox.jpg"
     with path.open("wb") as file:
-        file.truncate(encoded.MAX_BYTES + 1)  # a sparse file
+        file.truncate(images.MAX_BYTES + 1)  # a sparse file
     with pytest.raises(ValueError, match="100 MiB"):
-        predict.rgb(path)
+        predictor.rgb(path)
 
 
 # Memory: in a process of its own, whose peak is compared with that of one that reads nothing.
@@ -245,12 +246,12 @@ def test_a_safetensors_header_that_claims_ten_terabytes(tmp_path):
     text = json.dumps(header).encode()
     path = tmp_path / "net.safetensors"
     path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(64))
-    said, grown = growth("from ap10k_jax import weights", f"weights.read({str(path)!r})")
+    said, grown = growth("from ap10k_jax import initial_weights", f"weights.read({str(path)!r})")
     assert "net.safetensors is truncated" in said
     assert grown < 100
     path.write_bytes((10**13).to_bytes(8, "little") + text)
     with pytest.raises(ValueError, match=r"net\.safetensors"):
-        weights.read(path)
+        initial_weights.read(path)
 
 
 @pytest.mark.slow
@@ -269,7 +270,7 @@ def test_a_compressed_pytorch_file_is_not_unpacked(tmp_path):
     plain.unlink()
     assert path.stat().st_size < 4 << 20
     said, grown = growth(
-        "import torch\nfrom ap10k_jax import weights", f"weights.read({str(path)!r})"
+        "import torch\nfrom ap10k_jax import initial_weights", f"weights.read({str(path)!r})"
     )
     assert "net.pth is no PyTorch file: it would unpack to" in said
     assert grown < 200
@@ -284,12 +285,12 @@ def test_tensors_that_repeat_a_number_without_end_are_refused(tmp_path, old):
     many = {f"t{i}": torch.zeros(1000, dtype=torch.float16) for i in range(3)}
     torch.save({"a": endless}, path, _use_new_zipfile_serialization=not old)
     said, grown = growth(
-        "import torch\nfrom ap10k_jax import weights", f"weights.read({str(path)!r})"
+        "import torch\nfrom ap10k_jax import initial_weights", f"weights.read({str(path)!r})"
     )
     assert "net.pth is damaged: its tensors claim 20,000,000,000,000 bytes" in said
     assert grown < 200
     torch.save(many, path, _use_new_zipfile_serialization=not old)
-    assert set(weights.read(path)) == set(many)
+    assert set(initial_weights.read(path)) == set(many)
 
 
 @pytest.mark.parametrize("kind", ["sparse", "meta", "complex", "quantized", "a number for a name"])
@@ -305,26 +306,28 @@ def test_tensors_of_other_kinds_are_refused(tmp_path, kind):
     path = tmp_path / "net.pth"
     torch.save({7 if "name" in kind else "a": tensor}, path)
     with pytest.raises(ValueError, match=r"net\.pth"):
-        weights.read(path)
+        initial_weights.read(path)
 
 
 def test_parameters_that_would_be_trained_are_read_as_they_are(tmp_path):
     torch = pytest.importorskip("torch")
     torch.save({"a": torch.nn.Parameter(torch.ones(3))}, tmp_path / "net.pth")
-    np.testing.assert_array_equal(weights.read(tmp_path / "net.pth")["a"], np.ones(3, np.float32))
+    np.testing.assert_array_equal(
+        initial_weights.read(tmp_path / "net.pth")["a"], np.ones(3, np.float32)
+    )
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
 def test_weights_that_are_no_weights_are_refused_by_name(nano, tmp_path, value):
     import lively
 
-    state = weights.convert.to_torch(lively.variables(), nano)
+    state = initial_weights.convert.to_torch(lively.variables(), nano)
     state["backbone.bn1.running_var"][0] = value
     safetensors.numpy.save_file(state, tmp_path / "net.safetensors")
     with pytest.raises(
         ValueError, match=r"(not finite|negative variance): backbone\.bn1\.running_"
     ):
-        weights.load(tmp_path / "net.safetensors", nano)
+        initial_weights.load(tmp_path / "net.safetensors", nano)
 
 
 CONFIGS = {
@@ -395,8 +398,8 @@ def test_boxes_that_are_no_numbers_refuse_the_file(tmp_path, case):
     path = tmp_path / "boxes.json"
     rows = [{"image_id": "a.jpg", "category_id": 1, "bbox": BOXES[case], "score": 0.9}]
     path.write_text(json.dumps(rows))
-    with pytest.raises(boxes.BoxFileError, match=r"boxes\.json.*a box is four numbers"):
-        boxes.read(path)
+    with pytest.raises(box_files.BoxFileError, match=r"boxes\.json.*a box is four numbers"):
+        box_files.read(path)
 
 
 @pytest.mark.parametrize("score", ["0.9", float("nan"), [1]])
@@ -404,8 +407,8 @@ def test_scores_that_are_no_numbers_refuse_the_file(tmp_path, score):
     path = tmp_path / "boxes.json"
     rows = [{"image_id": "a.jpg", "category_id": 1, "bbox": [1, 1, 9, 9], "score": score}]
     path.write_text(json.dumps(rows))
-    with pytest.raises(boxes.BoxFileError, match=r"boxes\.json.*a score is a number"):
-        boxes.read(path)
+    with pytest.raises(box_files.BoxFileError, match=r"boxes\.json.*a score is a number"):
+        box_files.read(path)
 
 
 def test_a_box_for_a_million_frames_takes_no_more_memory_than_one(tmp_path):
@@ -413,13 +416,13 @@ def test_a_box_for_a_million_frames_takes_no_more_memory_than_one(tmp_path):
     film = {"file": "a.mp4", "frames_processed": [0, 10**7], "detections": [detection]}
     path = tmp_path / "boxes.json"
     path.write_text(json.dumps({"detection_categories": {"1": "animal"}, "images": [film]}))
-    found = boxes.read(path).boxes("a.mp4")
+    found = box_files.read(path).boxes("a.mp4")
     assert len(found) == 1
-    assert [len(boxes.in_frame(found, i)) for i in (0, 9_999_999, 10**7)] == [1, 1, 0]
+    assert [len(box_files.in_frame(found, i)) for i in (0, 9_999_999, 10**7)] == [1, 1, 0]
     film["frames_processed"] = [0, 10**12]
     path.write_text(json.dumps({"detection_categories": {"1": "animal"}, "images": [film]}))
-    with pytest.raises(boxes.BoxFileError, match="a frame is a number"):
-        boxes.read(path)
+    with pytest.raises(box_files.BoxFileError, match="a frame is a number"):
+        box_files.read(path)
 
 
 @pytest.mark.parametrize("box", [[0, 0, 1e-50, 1e-50], [0, 0, 1e-4, 30], [-9, -9, 9, 9]])
@@ -437,7 +440,7 @@ def test_a_video_that_declares_frames_without_end_is_refused(tmp_path, monkeypat
     with pytest.raises(ValueError, match=r"film\.mp4.*1 frames"):
         video.info(path)
     monkeypatch.undo()
-    monkeypatch.setattr(encoded, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
     with pytest.raises(ValueError, match=r"film\.mp4.*64x48"):
         next(video.read(path))
 

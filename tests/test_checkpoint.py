@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ap10k_jax import checkpoint, keypoints, models, predict
+from ap10k_jax import checkpoint, keypoints, models
+from ap10k_jax.predict import predictor
 
 CONFIG = {
     "model": {"name": "nano", "num_keypoints": 17, "dtype": "float32"},
@@ -142,7 +143,7 @@ def test_the_joints_of_a_run_come_with_its_config_and_go_on_with_an_export(tmp_p
     (run / "keypoints.json").write_text(json.dumps(declared))
     for path in (run, run / "checkpoints" / "1"):
         config = checkpoint.load(path)[2]
-        assert predict.keypoint_set(config) == keypoints.COCO_PERSON
+        assert predictor.keypoint_set(config) == keypoints.COCO_PERSON
     checkpoint.export(tmp_path / "exported", variables, config)
     assert checkpoint.load(tmp_path / "exported")[2]["keypoints"] == declared
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from ap10k_jax import checkpoint, runlog
+from ap10k_jax import checkpoint, run_log
 
 ROOT = Path(__file__).parents[1]
 TIMES = {"images_per_second", "waiting_for_data"}
@@ -40,7 +40,7 @@ def run(synthetic_dir, workdir, *, threads, hash_seed):
         check=True,
         timeout=600,
     )
-    lines = runlog.read(workdir / "metrics.jsonl")
+    lines = run_log.read(workdir / "metrics.jsonl")
     numbers = [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
     return checkpoint.load(workdir)[1], numbers, (workdir / "results.json").read_text()
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ap10k_jax import data, evaluate, keypoints, metrics
+from ap10k_jax import evaluate, keypoints, metrics
+from ap10k_jax.data import animals as data
 
 
 @pytest.fixture(scope="module")

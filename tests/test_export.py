@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from jax import export as jax_export
 
-from ap10k_jax import data, evaluate, export, keypoints, models, visualize
+from ap10k_jax import evaluate, export, keypoints, models, visualize
+from ap10k_jax.data import animals as data
 from ap10k_jax.predict import Predictor
 
 RUNNER = Path(__file__).parents[1] / "examples" / "run_onnx.py"

@@ -30,35 +30,26 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 from PIL import Image
 
+from ap10k_jax import box_files as box_readers
 from ap10k_jax import (
-    boxes,
     checkpoint,
-    convert,
-    encoded,
-    job,
+    images,
+    initial_weights,
     keypoints,
     main,
     models,
-    plan,
-    predict,
-    predict_files,
-    rundir,
-    runlog,
+    run_directory,
+    run_log,
     transforms,
-    weights,
 )
-from configs import base
-from tfds_ap10k import (
-    annotations,
-    cvat,
-    dedup,
-    exchange,
-    label_studio,
-    oddities,
-    photographs,
-    sources,
-    taxonomy,
-)
+from ap10k_jax.configs import base
+from ap10k_jax.convert import torch_names
+from ap10k_jax.predict import __main__ as predict_command
+from ap10k_jax.predict import job, predictor
+from ap10k_jax.reproduce import plan
+from tfds_ap10k import annotations, dedup, oddities, photographs, sources, taxonomy
+from tfds_ap10k.exchange import __main__ as exchange
+from tfds_ap10k.exchange import cvat, label_studio
 
 SECONDS = 60  # of a case: what takes longer hangs
 GROWTH = 1 << 30  # bytes that the whole of the cases may add to the process
@@ -229,13 +220,13 @@ def photographs_(folder, data):
         said(error)
         found = None
     try:
-        pixels = predict.rgb(path)
+        pixels = predictor.rgb(path)
     except ValueError as error:
         said(error, "fox.jpg")
         assert found is None, "the builder would have let it pass"
         return
     assert pixels.dtype == np.uint8
-    assert pixels.shape[:2] == encoded.header(data)[:0:-1]
+    assert pixels.shape[:2] == images.header(data)[:0:-1]
     if found:
         assert pixels.shape[:2] == (found.height, found.width)
 
@@ -324,9 +315,9 @@ def box_files(folder, predictor, named):
     path = folder / name
     path.write_bytes(data)
     try:
-        found = boxes.read(path)
+        found = box_readers.read(path)
         chosen = [found.boxes(file) for file in ("a/fox.jpg", "film.mp4", "b.jpg", "y.jpg")]
-    except predict_files.MISTAKES as error:
+    except predict_command.MISTAKES as error:
         said(error, name)
         return
     pixels = np.zeros((40, 60, 3), np.uint8)
@@ -338,12 +329,12 @@ def box_files(folder, predictor, named):
         job._line(record)
         assert all(np.isfinite(crop["scale"]).all() and crop["scale"].min() > 0 for crop in crops)
     for frame in (0, 20, 10**6):
-        boxes.in_frame(chosen[1] or [], frame)
+        box_readers.in_frame(chosen[1] or [], frame)
 
 
 # Configs: command-line overrides.
 
-FIELDS = sorted(rundir.flatten(base.get_config().to_dict()))
+FIELDS = sorted(run_directory.flatten(base.get_config().to_dict()))
 TEXTS = (
     *("", "0", "-1", "1", "3", "1.5", "nan", "-inf", "1e999", "1e-400", "True", "None", "9" * 400),
     *("9" * 5000, "()", "(1,)", "('a',)", "(0.5, nan)", "{[]: 1}", "[" * 10_000, "1" + "+1" * 9999),
@@ -371,11 +362,11 @@ def configs(_, overrides):
         np.random.default_rng(config.seed),
         augmentation=transforms.Augmentation(**config.augment),
     )
-    flat = rundir.flatten(config.to_dict())
+    flat = run_directory.flatten(config.to_dict())
     numbers = [value for value in flat.values() if isinstance(value, float)]
     assert all(math.isfinite(value) for value in numbers)
     assert isinstance(config, ConfigDict)
-    assert rundir.differences(json.loads(config.to_json()), config) == []
+    assert run_directory.differences(json.loads(config.to_json()), config) == []
 
 
 # Weight files.
@@ -383,7 +374,7 @@ def configs(_, overrides):
 
 @functools.cache
 def nano_state() -> dict[str, np.ndarray]:
-    return convert.to_torch(lively.variables(), "nano")
+    return torch_names.to_torch(lively.variables(), "nano")
 
 
 @functools.cache
@@ -429,8 +420,8 @@ def weight_files(folder, named):
     path = folder / name
     path.write_bytes(data)
     try:
-        variables, _ = weights.load(path, "nano")
-    except convert.MISTAKES as error:
+        variables, _ = initial_weights.load(path, "nano")
+    except torch_names.MISTAKES as error:
         text = str(error).partition("these weights do not fit")  # which lists a hundred names
         said(ValueError(text[0] or text[1]), "these weights" if text[1] else name)
         return
@@ -485,12 +476,12 @@ def checkpoints(folder, exported, data):
         (path / name).write_bytes(broken)
     try:
         loaded, variables, config = checkpoint.load(path)
-        joints = predict.keypoint_set(config)
+        joints = predictor.keypoint_set(config)
         evaluation = config.get("eval", {})
-        predict.Predictor(
+        predictor.Predictor(
             loaded, variables, image_size=config["data"]["image_size"], keypoint_set=joints
         )
-    except predict_files.MISTAKES as error:
+    except predict_command.MISTAKES as error:
         said(error)
         return
     assert isinstance(evaluation, dict)
@@ -511,12 +502,12 @@ def run_directories(folder, data, noise):
     (run / "metrics.jsonl").write_bytes(LINES + noise + LINES)
     config = base.get_config()
     try:
-        rundir.check(run, config)
+        run_directory.check(run, config)
         assert same(json.loads(data), json.loads(config.to_json())) or "dir" in str(data)
     except main.MISTAKES as error:
         said(error, str(run))
     try:
-        lines = runlog.read(run / "metrics.jsonl")
+        lines = run_log.read(run / "metrics.jsonl")
     except main.MISTAKES as error:
         said(error, "metrics.jsonl")
     else:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ap10k_jax import main, rundir
-from configs import base
+from ap10k_jax import main, run_directory
+from ap10k_jax.configs import base
+from ap10k_jax.runtime import errors
 from tfds_ap10k import sources
 
 ROOT = Path(__file__).parents[1]
@@ -80,7 +81,7 @@ def test_a_value_that_cannot_work_is_named_with_its_field(field, value, message)
     config = base.get_config()
     *section, name = field.split(".")
     (config[section[0]] if section else config)[name] = value
-    with pytest.raises(rundir.UserError) as error:
+    with pytest.raises(errors.UserError) as error:
         main.check(config, device_count=8)
     assert f"config.{field}" in str(error.value)
     assert message in str(error.value)
@@ -89,7 +90,7 @@ def test_a_value_that_cannot_work_is_named_with_its_field(field, value, message)
 def test_all_mistakes_are_listed_at_once():
     config = base.get_config()
     config.model.name, config.batch_size = "none", -1
-    with pytest.raises(rundir.UserError, match=r"(?s)config.model.name.*config.batch_size"):
+    with pytest.raises(errors.UserError, match=r"(?s)config.model.name.*config.batch_size"):
         main.check(config, device_count=8)
 
 
@@ -98,18 +99,18 @@ def test_the_papers_config_is_in_order():
 
 
 def test_a_directory_with_another_runs_config_is_not_touched(config, tmp_path):
-    rundir.open_run(tmp_path / "run", config)
+    run_directory.open_run(tmp_path / "run", config)
     before = (tmp_path / "run" / "config.json").read_text()
     config.epochs, config.model.name = 3, "hrnet_tiny"
-    with pytest.raises(rundir.UserError, match=r"(?s)epochs: 2 there.*model.name: nano there"):
-        rundir.open_run(tmp_path / "run", config)
+    with pytest.raises(errors.UserError, match=r"(?s)epochs: 2 there.*model.name: nano there"):
+        run_directory.open_run(tmp_path / "run", config)
     assert (tmp_path / "run" / "config.json").read_text() == before
 
 
 def test_where_the_data_lies_may_change_between_starts(config, tmp_path):
-    rundir.open_run(tmp_path / "run", config)
+    run_directory.open_run(tmp_path / "run", config)
     config.data.dir, config.data.loader_threads = "elsewhere", 1
-    rundir.open_run(tmp_path / "run", config)
+    run_directory.open_run(tmp_path / "run", config)
 
 
 def test_missing_data_gives_instructions_before_any_training(config, tmp_path):
@@ -125,11 +126,11 @@ def test_missing_data_gives_instructions_before_any_training(config, tmp_path):
 )
 def test_initial_weights_that_cannot_be_read_are_named(config, tmp_path, init_from, message):
     config.init_from = init_from
-    with pytest.raises((rundir.UserError, FileNotFoundError), match=message):
+    with pytest.raises((errors.UserError, FileNotFoundError), match=message):
         main.run(config, tmp_path / "run")
 
 
 def test_a_species_without_animals_is_said(config, tmp_path):
     config.data.species = "gorilla"
-    with pytest.raises(rundir.UserError, match="no animal of gorilla in train"):
+    with pytest.raises(errors.UserError, match="no animal of gorilla in train"):
         main.run(config, tmp_path / "run")

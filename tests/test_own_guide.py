@@ -16,7 +16,8 @@ import own_joints
 import pytest
 
 from ap10k_jax import keypoints
-from tfds_ap10k import annotations, cvat, divide, hashes, label_studio, splits
+from tfds_ap10k import annotations, divide, hashes, splits
+from tfds_ap10k.exchange import cvat, label_studio
 
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs" / "own_dataset.md"
@@ -91,6 +92,12 @@ def annotate(folder: Path, truth: dict) -> None:
     (folder / "coco.json").write_text(json.dumps(other))
 
 
+def command_of(name):
+    """The module that `python -m name` runs."""
+    module = importlib.import_module(name)
+    return importlib.import_module(f"{name}.__main__") if hasattr(module, "__path__") else module
+
+
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory, synthetic_dir):
     """The reader's folder after the steps that need no training, and the truth; one photograph is
@@ -114,7 +121,7 @@ def walked(tmp_path_factory, synthetic_dir):
                 shutil.copytree(folder / words[2], folder / words[3])
             elif words[2].startswith("tfds_ap10k."):
                 patch.setattr(sys, "argv", words[2:])
-                status = importlib.import_module(words[2]).main()
+                status = command_of(words[2]).main()
                 assert not status, command
                 if "--from_" in command:
                     fetched.append(json.loads((folder / "annotated.json").read_text()))

@@ -12,15 +12,16 @@ from test_evaluate import Oracle
 
 from ap10k_jax import (
     checkpoint,
-    data,
     evaluate,
     keypoints,
     main,
     predict,
-    rundir,
+    run_directory,
     train,
     transforms,
 )
+from ap10k_jax.data import animals as data
+from ap10k_jax.runtime import errors
 from tfds_ap10k import build
 
 JOINTS = {"nine": own_joints.NINE, "twenty": own_joints.TWENTY}
@@ -109,8 +110,8 @@ def test_a_run_ends_with_an_ap_and_a_picture_of_these_joints(own, run):
 
 def test_a_run_is_not_continued_on_other_joints(run, config):
     others = dataclasses.replace(keypoints.AP10K, names=keypoints.AP10K.names[::-1])
-    with pytest.raises(rundir.UserError, match="a run on other joints"):
-        rundir.open_run(run[0], config, others)
+    with pytest.raises(errors.UserError, match="a run on other joints"):
+        run_directory.open_run(run[0], config, others)
 
 
 def test_the_checkpoint_predicts_these_joints_without_the_data_set(own, run):
@@ -149,7 +150,7 @@ def test_the_number_of_joints_must_be_that_of_the_data_set(own, config, built, t
     wrong = config.copy_and_resolve_references()
     wrong.model.num_keypoints = 17
     number = len(JOINTS[own[0]])
-    with pytest.raises(rundir.UserError, match=rf"num_keypoints=17: {built[0]} has {number}"):
+    with pytest.raises(errors.UserError, match=rf"num_keypoints=17: {built[0]} has {number}"):
         main.run(wrong, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -168,7 +169,7 @@ def test_what_the_data_set_does_not_have_is_named_before_training(
     wrong = config.copy_and_resolve_references()
     section, name = field.split(".")
     wrong[section][name] = value
-    with pytest.raises(rundir.UserError, match=rf"config.{field}=.*{text}"):
+    with pytest.raises(errors.UserError, match=rf"config.{field}=.*{text}"):
         main.run(wrong, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

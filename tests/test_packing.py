@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ap10k_jax import devices, models, packing, semi, train
+from ap10k_jax import models, packing, semi, train
+from ap10k_jax.runtime import sharding
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_hrnet_w32s_state_is_fewer_than_a_hundred_arrays():
 
 def test_a_packed_state_takes_the_steps_of_a_plain_one():
     module = models.build("nano")
-    shardings = devices.shardings(jax.devices()[:1])
+    shardings = sharding.shardings(jax.devices()[:1])
     optimizer = train.make_optimizer(jnp.dtype("float32"))
     variables = models.init(module, jax.random.key(0), image_size=(32, 32))
     packed = packing.Packing.of(variables)
@@ -74,12 +75,12 @@ def test_a_packed_state_takes_the_steps_of_a_plain_one():
     }
     states = []
     for packing_ in (None, packed):
-        state = train.place(train.init_state(variables, optimizer), shardings)
+        state = train.copy_to_devices(train.init_state(variables, optimizer), shardings)
         if packing_:
             state = packing_.pack(state)
         step = train.make_train_step(module, optimizer, shardings, packed=packing_)
         for _ in range(3):
-            state, _ = step(train.at_rate(state, 1e-3), batch)
+            state, _ = step(train.with_learning_rate(state, 1e-3), batch)
         states.append(packing_.unpack(state) if packing_ else state)
     assert int(states[1].step) == 3
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *states)

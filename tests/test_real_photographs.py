@@ -6,7 +6,7 @@ import golden_files
 import pytest
 
 from ap10k_jax import main
-from configs import quickstart
+from ap10k_jax.configs import quickstart
 
 
 @pytest.mark.slow

@@ -6,10 +6,10 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from test_report import made_up
+from test_paper_report import made_up
 
 from ap10k_jax import run_report
-from configs import base
+from ap10k_jax.configs import base
 
 
 @pytest.fixture

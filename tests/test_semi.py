@@ -8,20 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from ap10k_jax import (
-    checkpoint,
-    codec,
-    data,
-    evaluate,
-    keypoints,
-    main,
-    metrics,
-    models,
-    semi,
-    train,
-)
-from configs import few_label
-from configs import semi as semi_config
+from ap10k_jax import checkpoint, codec, evaluate, keypoints, main, metrics, models, semi, train
+from ap10k_jax.configs import few_label
+from ap10k_jax.configs import semi as semi_config
+from ap10k_jax.data import animals as data
 
 PAIRS = keypoints.AP10K.pairs
 
@@ -320,7 +310,7 @@ def test_a_run_is_scored_by_its_teacher_and_a_killed_one_goes_on_to_the_bit(
     teacher = checkpoint.ocp.load(stored, checkpointable_name="variables")
     jax.tree.map(np.testing.assert_array_equal, variables, teacher)
     animals = data.Animals.open("ap10k/split1", "validation", data_dir=semi_run.data.dir)
-    step = evaluate.make_predict_step(module, main.devices.shardings())
+    step = evaluate.make_predict_step(module, main.sharding.shardings())
     rows = evaluate.predict(step, variables, animals, semi_run, name="validation")
     scores = evaluate.score(animals, rows, sigmas="corrected")
     assert scores["AP"] == pytest.approx(json.loads(results[0])["validation"]["AP"], abs=1e-6)
@@ -339,17 +329,17 @@ def test_few_labels_are_written_down_and_hide_the_rest(semi_run, tmp_path):
     semi_run.seed = 1
     other = data.few_labels(training, images=1, seed=1)
     assert other["labelled"] != chosen["labelled"]
-    with pytest.raises(main.rundir.UserError, match="names other images"):
+    with pytest.raises(main.errors.UserError, match="names other images"):
         main.few_labels(semi_run, tmp_path, training)
     semi_run.data.labels_per_species = 1000
-    with pytest.raises(main.rundir.UserError, match="labels_per_species=1000: no species has more"):
+    with pytest.raises(main.errors.UserError, match="labels_per_species=1000: no species has more"):
         main.few_labels(semi_run, tmp_path / "new", training)
 
 
 def test_without_animals_without_labels_there_is_nothing_to_do(config, tmp_path):
     config.semi.batch_size = 8
     with pytest.raises(
-        main.rundir.UserError, match=r"semi.batch_size=8: .* no animals without labels"
+        main.errors.UserError, match=r"semi.batch_size=8: .* no animals without labels"
     ):
         main.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -376,7 +366,7 @@ def test_a_value_that_cannot_work_is_named(field, value, message):
     config = semi_config.get_config("5")
     *section, name = field.split(".")
     (config[section[0]] if section else config)[name] = value
-    with pytest.raises(main.rundir.UserError) as error:
+    with pytest.raises(main.errors.UserError) as error:
         main.check(config, device_count=8)
     assert message in str(error.value)
 

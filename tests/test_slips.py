@@ -12,24 +12,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import tiny_ap10k
-from test_report import made_up
+from test_paper_report import made_up
 
-from ap10k_jax import (
-    checkpoint,
-    convert,
-    data,
-    evaluate,
-    keypoints,
-    main,
-    metrics,
-    plan,
-    predict,
-    report,
-    results,
-    rundir,
-    tables,
-    weights,
-)
+from ap10k_jax import checkpoint, evaluate, initial_weights, keypoints, main, metrics, run_directory
+from ap10k_jax.convert import torch_names
+from ap10k_jax.data import animals as data
+from ap10k_jax.predict import predictor
+from ap10k_jax.reproduce import paper_report, plan, results, tables
 from tfds_ap10k import annotations, build, oddities
 
 
@@ -152,7 +141,7 @@ def test_photographs_that_are_in_two_splits_to_the_byte_are_in_every_report(tmp_
     ]
     assert said in oddities.describe(found)
     animals = data.Animals.open("ap10k/split1", "train", data_dir=tmp_path / "built")
-    rundir.write_environment(tmp_path, {"train": animals}, found=found)
+    run_directory.write_environment(tmp_path, {"train": animals}, found=found)
     (start,) = json.loads((tmp_path / "environment.json").read_text())
     assert start["photographs_in_two_splits"] == [said]
     text = text_of(tmp_path, ["paper"], photographs_in_two_splits=[said])
@@ -170,7 +159,7 @@ def test_a_run_refuses_photographs_that_it_is_tested_on(animals, synthetic_dir):
 def test_environment_tells_the_splits_apart(animals, synthetic_dir, tmp_path):
     """Who reports val as test is found out by the fingerprints."""
     validation = data.Animals.open("ap10k/split1", "validation", data_dir=synthetic_dir)
-    rundir.write_environment(tmp_path, {"validation": validation, "test": animals})
+    run_directory.write_environment(tmp_path, {"validation": validation, "test": animals})
     (start,) = json.loads((tmp_path / "environment.json").read_text())
     prints = start["fingerprints"]
     assert prints["validation"] != prints["test"]
@@ -181,7 +170,7 @@ def test_environment_tells_the_splits_apart(animals, synthetic_dir, tmp_path):
 
 
 def nano_state():
-    return convert.to_torch(lively.variables(), "nano")
+    return torch_names.to_torch(lively.variables(), "nano")
 
 
 @pytest.mark.parametrize(
@@ -197,7 +186,7 @@ def test_weights_that_leave_the_backbone_unfilled_are_refused(nano, tmp_path, ke
     path = tmp_path / "net.safetensors"
     safetensors.numpy.save_file(state, path)
     with pytest.raises(ValueError, match=said):
-        weights.load(path, nano)
+        initial_weights.load(path, nano)
 
 
 def test_weights_under_names_of_another_network_are_refused(nano, tmp_path):
@@ -205,7 +194,7 @@ def test_weights_under_names_of_another_network_are_refused(nano, tmp_path):
     state = {f"encoder.{name}": array for name, array in nano_state().items()}
     safetensors.numpy.save_file(state, tmp_path / "net.safetensors")
     with pytest.raises(ValueError, match=r"(?s)unknown: encoder\..*absent|do not fit"):
-        weights.load(tmp_path / "net.safetensors", nano)
+        initial_weights.load(tmp_path / "net.safetensors", nano)
 
 
 # A network of 17 joints that are a person's.
@@ -236,13 +225,13 @@ def test_a_network_of_human_joints_may_be_trained_on_and_it_is_said(config, tmp_
 def test_converted_coco_weights_keep_their_joints(nano, tmp_path, monkeypatch, capsys):
     path = tmp_path / "net.safetensors"
     safetensors.numpy.save_file(nano_state(), path)
-    monkeypatch.setattr(weights, "public_url", lambda *_: "")
-    monkeypatch.setattr(weights, "fetch", lambda _: path)
+    monkeypatch.setattr(initial_weights, "public_url", lambda *_: "")
+    monkeypatch.setattr(initial_weights, "fetch", lambda _: path)
     for source, joints in (("coco", keypoints.COCO_PERSON), ("ap10k", keypoints.AP10K)):
         arguments = ["convert", source, str(tmp_path / source), f"--model={nano}"]
         monkeypatch.setattr("sys.argv", arguments)
-        assert convert.main() == 0
-        assert predict.keypoint_set(checkpoint.config_of(tmp_path / source)) == joints
+        assert torch_names.main() == 0
+        assert predictor.keypoint_set(checkpoint.config_of(tmp_path / source)) == joints
     assert "joints: coco_person" in capsys.readouterr().out
 
 
@@ -316,4 +305,4 @@ def text_of(folder, sigmas, *, area_over_box=1.0, photographs_in_two_splits=()):
                 *(found, [start], {}, []),
             )
         )
-    return "\n".join(part.text for part in report.doubts(runs))
+    return "\n".join(part.text for part in paper_report.doubts(runs))

@@ -6,8 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from ap10k_jax import checkpoint, data, main, rundir, train
-from configs import base, cdtl, cross_dataset, dg_inter, dg_intra, few_label, sl, transfer
+from ap10k_jax import checkpoint, main, train
+from ap10k_jax.configs import base, cdtl, cross_dataset, dg_inter, dg_intra, few_label, sl, transfer
+from ap10k_jax.data import animals as data
+from ap10k_jax.runtime import errors
 from tfds_ap10k import taxonomy
 
 
@@ -80,7 +82,7 @@ def test_a_run_takes_the_steps_of_as_many_images_as_the_whole_split_has(config, 
 def test_an_epoch_of_several_passes_moves_all_that_is_counted_in_epochs():
     config = dg_intra.get_config("antelope")
     # split 1: 7,023 images; of Bovidae without antelope 615 images and 1,169 animals
-    passes = train.in_passes(config, 7023 / 615)
+    passes = train.epochs_as_passes(config, 7023 / 615)
     assert passes.epochs * 1169 == 2_803_262
     assert passes.eval.every_epochs * 615 == pytest.approx(10 * 7023, rel=0.01)
     assert passes.checkpoint_every_epochs * 615 == pytest.approx(7023, rel=0.1)
@@ -94,7 +96,7 @@ def test_an_epoch_of_several_passes_moves_all_that_is_counted_in_epochs():
 def test_without_a_size_an_epoch_is_a_pass():
     config = base.get_config()
     assert main.passes_per_epoch(config, []) == 1
-    assert train.in_passes(config, 1) is config
+    assert train.epochs_as_passes(config, 1) is config
 
 
 def test_between_families_training_takes_the_papers_passes():
@@ -189,7 +191,7 @@ def test_a_draw_that_leaves_nothing_to_test_on_is_refused(every_animal, config, 
     with pytest.raises(ValueError, match="leaves none to test on"):
         data.draw(Ids(range(5)), images=5, seed=0)
     config.draw.images = 140
-    with pytest.raises(rundir.UserError, match=r"config.draw.images=140: 48 images"):
+    with pytest.raises(errors.UserError, match=r"config.draw.images=140: 48 images"):
         main.run(config, tmp_path / "run")
 
 
@@ -213,7 +215,7 @@ def test_a_run_trains_on_the_drawn_images_and_tests_on_the_others(config, tmp_pa
     assert (every["test"], every["sha256"]) == (drawn["test"], drawn["sha256"])
 
     (tmp_path / "run" / "draw.json").write_text(json.dumps(drawn | {"test": [1]}))
-    with pytest.raises(rundir.UserError, match="names other images"):
+    with pytest.raises(errors.UserError, match="names other images"):
         main.run(config, tmp_path / "run")
 
 
@@ -241,7 +243,7 @@ def test_a_run_that_has_not_ended_is_no_start_for_another(config, tmp_path):
     main.run(config, tmp_path / "run")
     (tmp_path / "run" / "results.json").unlink()
     config.init_from = str(tmp_path / "run")
-    with pytest.raises(rundir.UserError, match=r"not been trained to its end.*checkpoints/<step>"):
+    with pytest.raises(errors.UserError, match=r"not been trained to its end.*checkpoints/<step>"):
         main.run(config, tmp_path / "next")
     step = checkpoint.saved_in(tmp_path / "run")[-1].step
     config.init_from, config.epochs = str(tmp_path / "run" / "checkpoints" / str(step)), 0

@@ -9,8 +9,9 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from ap10k_jax import checkpoint, devices, evaluate, main, models, runlog, train
-from configs import base, cdtl
+from ap10k_jax import checkpoint, evaluate, main, models, run_log, train
+from ap10k_jax.configs import base, cdtl
+from ap10k_jax.runtime import sharding
 
 TIMES = {"images_per_second", "waiting_for_data"}
 
@@ -34,7 +35,7 @@ def setup(nano):
 
 def steps(setup, batch, shardings, count):
     module, optimizer, variables = setup
-    state = train.place(train.init_state(variables, optimizer), shardings)
+    state = train.copy_to_devices(train.init_state(variables, optimizer), shardings)
     step = train.make_train_step(module, optimizer, shardings)
     numbers = []
     for _ in range(count):
@@ -49,7 +50,7 @@ def test_there_are_eight_devices():
 
 def test_one_and_eight_devices_take_the_same_steps(setup, batch, one_device):
     alone, numbers_alone = steps(setup, batch, one_device, 2)
-    shared, numbers_shared = steps(setup, batch, devices.shardings(), 2)
+    shared, numbers_shared = steps(setup, batch, sharding.shardings(), 2)
     # Adam's first steps are +-lr per weight whatever the gradient's size: where a gradient is all
     # rounding they may differ by that much, so the statistics and the loss are compared tightly and
     # the parameters by their distance.
@@ -71,7 +72,7 @@ def test_statistics_are_of_the_whole_batch_and_not_of_a_devices_share(setup, bat
     uneven = batch | {"image": batch["image"].copy()}
     uneven["image"][8:] = 255 - uneven["image"][8:] // 8
     module, _, variables = setup
-    state, _ = steps(setup, uneven, devices.shardings(), 1)
+    state, _ = steps(setup, uneven, sharding.shardings(), 1)
     _, whole = module.apply(
         variables, evaluate.normalize(uneven["image"]), train=True, mutable=["batch_stats"]
     )
@@ -94,8 +95,8 @@ def test_one_compiled_step_serves_every_rate(setup, batch, one_device, dtype):
     optimizer = train.make_optimizer(jnp.dtype(dtype))
     step = train.make_train_step(module, optimizer, one_device)
     for rate in (1e-3, 1e-5):
-        state = train.place(train.init_state(variables, optimizer), one_device)
-        state, _ = step(train.at_rate(state, rate), batch)
+        state = train.copy_to_devices(train.init_state(variables, optimizer), one_device)
+        state, _ = step(train.with_learning_rate(state, rate), batch)
         # Adam's first step is the rate itself wherever the gradient is not nothing
         moved, _ = ravel_pytree(jax.tree.map(jnp.subtract, state.params, variables["params"]))
         assert float(jnp.median(jnp.abs(moved))) == pytest.approx(rate, rel=0.02)
@@ -158,7 +159,7 @@ def lines(workdir):
     """The metrics of a run, times aside."""
     return [
         {name: value for name, value in line.items() if name not in TIMES}
-        for line in runlog.read(workdir / "metrics.jsonl")
+        for line in run_log.read(workdir / "metrics.jsonl")
     ]
 
 

@@ -16,7 +16,8 @@ import jax
 import numpy as np
 import pytest
 
-from ap10k_jax import checkpoint, processes, runlog
+from ap10k_jax import checkpoint, run_log
+from ap10k_jax.runtime import distributed
 
 pytestmark = pytest.mark.slow
 
@@ -116,7 +117,7 @@ def whole(command, tmp_path_factory):
 
 
 def lines(workdir):
-    return runlog.read(workdir / "metrics.jsonl")
+    return run_log.read(workdir / "metrics.jsonl")
 
 
 def variables(workdir):
@@ -199,7 +200,7 @@ def test_when_one_is_killed_the_other_ends(command, tmp_path):
     metrics = tmp_path / "run" / "metrics.jsonl"
     wait_until(lambda: metrics.exists() and metrics.stat().st_size, started)
     os.killpg(started[1].pid, signal.SIGKILL)
-    status = finish(started, seconds=processes.HEARTBEAT + 120)[0]
+    status = finish(started, seconds=distributed.HEARTBEAT + 120)[0]
     assert status not in (0, -signal.SIGKILL)
     text = started[0].said()
     assert "Gloo" in text or "another task died" in text, text

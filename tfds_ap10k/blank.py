@@ -24,7 +24,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ap10k_jax import boxes, keypoints
+from ap10k_jax import box_files, keypoints
 from tfds_ap10k import annotations, dedup, hashes, photographs
 
 SPECIES_COLUMNS, JOINT_COLUMNS = ("file", "species"), ("joint",)
@@ -102,7 +102,7 @@ def blank(
     folder: Path,
     species: Mapping[str, tuple[str, str]],
     joints: Mapping,
-    found: boxes.BoxFile | None = None,
+    found: box_files.BoxFile | None = None,
 ) -> tuple[dict, list[str]]:
     """The COCO dict of these photographs, and what cannot be used of it."""
     categories = {}
@@ -118,7 +118,7 @@ def blank(
             continue
         width, height = photograph.width, photograph.height
         images.append({"id": number, "file_name": name, "width": width, "height": height})
-        whole = boxes.Box((0, 0, width, height))
+        whole = box_files.Box((0, 0, width, height))
         listed = [whole] if found is None else found.boxes(name)
         if listed is None:
             problems.append(f"{name}: {found.path} does not name it")
@@ -168,7 +168,7 @@ def main() -> int:
             decisions = dedup.read(flags.groups)
             dropped = {one.file for one in decisions if one.decision == dedup.DROP} & set(species)
         kept = {name: kind for name, kind in species.items() if name not in dropped}
-        found = boxes.read(flags.boxes) if flags.boxes else None
+        found = box_files.read(flags.boxes) if flags.boxes else None
         coco, problems = blank(flags.photographs, kept, joints, found)
         if problems:
             raise TableError(flags.species, problems)
@@ -177,7 +177,7 @@ def main() -> int:
             raise annotations.AnnotationError(problems)
         with flags.out.open("x", encoding="utf-8") as file:
             json.dump(annotations_of, file)
-    except (ValueError, OSError, boxes.BoxFileError) as error:
+    except (ValueError, OSError, box_files.BoxFileError) as error:
         print(error, file=sys.stderr)
         return 1
     animals, kinds = len(coco["annotations"]), len(coco["categories"])

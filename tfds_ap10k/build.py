@@ -23,7 +23,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from ap10k_jax import disk, lock
+from ap10k_jax.runtime import file_lock, files
 from tfds_ap10k import AnimalPose, Ap10k, CocoKeypoints, Own, annotations, oddities, sources
 from tfds_ap10k.builder import KeypointBuilder
 from tfds_ap10k.own import own_dataset_builder
@@ -61,9 +61,9 @@ def build(
     builder = make.from_folder(config, root, data_dir)
     folder = Path(builder.data_path).parents[2]  # of FOLDER/ap10k/split1/1.0.0
     full = "make room and build again; nothing of it was kept"
-    with disk.trouble(folder, full=full, closed="choose another data directory"):
+    with files.trouble(folder, full=full, closed="choose another data directory"):
         folder.mkdir(parents=True, exist_ok=True)
-        with lock.held(folder / f".{dataset}-{config}.lock", wait=True):
+        with file_lock.held(folder / f".{dataset}-{config}.lock", wait=True):
             again = make.open(config, data_dir)
             if again is not None and not overwrite:
                 return again

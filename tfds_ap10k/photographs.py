@@ -10,10 +10,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ap10k_jax import encoded
+from ap10k_jax import images
 from tfds_ap10k import sources
 
-MAX_BYTES = encoded.MAX_BYTES
+MAX_BYTES = images.MAX_BYTES
 # OpenCV, with which the training loader decodes, reads all of these whatever the file is called.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
@@ -46,7 +46,7 @@ def find(folder: sources.Root, name: str) -> Photograph:
 
 def inspect(data: bytes) -> Photograph:
     """What the file says of itself. Raises ValueError with the reason when it is unusable."""
-    found = encoded.header(data)
+    found = images.header(data)
     if found.format not in FORMATS:
         raise ValueError(f"a {found.format}, but only {', '.join(FORMATS)} can be used")
     is_jpeg = found.format == "JPEG"

@@ -88,5 +88,5 @@ class Hourglass(nn.Module):
                 between = layers.Residual(
                     layers.basic(features), dtype=self.dtype, name=f"between{s}"
                 )
-                x = between(layers.join(skip, remap), train=train)
+                x = between(layers.add_relu(skip, remap), train=train)
         return heatmaps if train else heatmaps[-1]

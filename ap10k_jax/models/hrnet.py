@@ -52,7 +52,7 @@ class ExchangeUnit(nn.Module):
                 )
                 branches[i] = block(branches[i], train=train)
         return [
-            layers.join(*(self.fuse(x, j, i, channels, train) for j, x in enumerate(branches)))
+            layers.add_relu(*(self.fuse(x, j, i, channels, train) for j, x in enumerate(branches)))
             for i in range(self.outputs)
         ]
 

@@ -14,9 +14,9 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from ap10k_jax.models import cpu
+from ap10k_jax.models import ops
 
-KEPT = "joined"  # the name of what rematerialisation keeps, see `join`
+KEPT = "joined"  # the name of what rematerialisation keeps, see `add_relu`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,7 @@ def conv(
         kernel_init=kernel_init,
         dtype=dtype,
         name=name,
-        conv_general_dilated=cpu.conv_general_dilated,
+        conv_general_dilated=ops.conv_general_dilated,
     )
 
 
@@ -84,7 +84,7 @@ class Deconv(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w d"]:
         shape = (4, 4, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        return cpu.deconv(x.astype(self.dtype), kernel.astype(self.dtype))
+        return ops.deconv(x.astype(self.dtype), kernel.astype(self.dtype))
 
 
 class BatchNorm(nn.Module):
@@ -108,9 +108,9 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         if not train:
             inverse = jax.lax.rsqrt(running_var.value + self.epsilon)
-            y = (cpu.at_least_float32(x) - running_mean.value) * (scale * inverse) + bias
+            y = (ops.at_least_float32(x) - running_mean.value) * (scale * inverse) + bias
             return y.astype(self.dtype)
-        y, (mean, var) = cpu.normalize_batch(x, scale, bias, self.epsilon)
+        y, (mean, var) = ops.normalize_batch(x, scale, bias, self.epsilon)
         if not self.is_initializing():
             count = x.size // x.shape[-1]
             new, unbiased = 1 - self.momentum, count / (count - 1)
@@ -159,7 +159,7 @@ class Residual(nn.Module):
         for i, (features, size, stride) in enumerate(self.convs, 1):
             x = conv(features, size, stride, **options, name=f"conv{i}")(x)
             x = BatchNorm(dtype=self.dtype, name=f"bn{i}")(x, train=train)
-            x = nn.relu(x) if i < len(self.convs) else join(x, shortcut)
+            x = nn.relu(x) if i < len(self.convs) else add_relu(x, shortcut)
         return x
 
 
@@ -181,7 +181,7 @@ def check_sides(images: Float[Array, "b H W 3"], multiple: int) -> None:
 
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """The largest value of every 3x3 at stride 2, padded by 1 on every side."""
-    if not cpu.is_portable():
+    if not ops.is_portable():
         return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
     # of the other, jax2onnx makes what no ONNX runtime takes
     _, h, w, _ = x.shape
@@ -197,9 +197,9 @@ def upsample(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h2 w2 c
     return x.reshape(b, h * factor, w * factor, c)
 
 
-def join(*branches: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+def add_relu(*branches: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     """ReLU of the sum of a residual block's two paths, or of HRNet's branches at one resolution."""
-    return checkpoint_name(cpu.relu_of_sum(*branches), KEPT)
+    return checkpoint_name(ops.relu_of_sum(*branches), KEPT)
 
 
 def heatmap_head(
@@ -210,4 +210,4 @@ def heatmap_head(
     In float32 whatever the network's compute dtype: sub-cell decoding compares neighbouring cells
     that differ by less than bfloat16 resolves.
     """
-    return conv(num_keypoints, 1, bias=True, dtype=None, name=name)(cpu.at_least_float32(x))
+    return conv(num_keypoints, 1, bias=True, dtype=None, name=name)(ops.at_least_float32(x))

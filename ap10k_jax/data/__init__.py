@@ -1,0 +1,1 @@
+"""Training and test crops from a built data set."""

@@ -1,0 +1,350 @@
+"""What XLA's compiler for CPUs does badly, written out: walls to its fusion, and convolutions.
+
+It derives gradients of convolutions as convolutions again, of transposed arrays and of arrays with
+zeros between their values, and spends more time on copying and on zeros than on numbers. What is
+here computes the same, up to rounding, and on other devices is what JAX derives.
+
+Letters: b batch, h w rows and columns, c d channels. Kernels are HWIO.
+"""
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.xla_metadata import set_xla_metadata
+from jaxtyping import Array, Float, PyTree
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+_portable = contextvars.ContextVar("portable", default=False)
+
+
+@contextlib.contextmanager
+def portable() -> Iterator[None]:
+    """What is traced here is for any platform and tool: ordinary operations and nothing else."""
+    token = _portable.set(True)
+    try:
+        yield
+    finally:
+        _portable.reset(token)
+
+
+def is_portable() -> bool:
+    """Whether what is traced now has to be."""
+    return _portable.get()
+
+
+def is_meant() -> bool:
+    """Whether what is traced now will run on a CPU, and need not be portable."""
+    return jax.default_backend() == "cpu" and not is_portable()
+
+
+def fusion_barrier(function: Callable, *arguments: PyTree[Array]) -> PyTree[Array]:
+    """`function(*arguments)`, which is jitted: where a CPU is meant, a computation of its own.
+
+    A call that is not inlined is a wall to fusion; between two walls everything may fuse.
+    """
+    if not is_meant():
+        return function(*arguments)
+    with set_xla_metadata(inlineable="false"):
+        return function(*arguments)
+
+
+# --- convolution
+
+
+def conv_general_dilated(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "n n c d"],
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    **options: object,
+) -> Float[Array, "b h2 w2 d"]:
+    """In place of jax.lax's, for nn.Conv: square, of stride 1 or 2, padded alike on all sides."""
+    if not is_meant():
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+    return convolve(x, kernel, strides[0], padding[0][0])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def convolve(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "n n c d"], stride: int, pad: int
+) -> Float[Array, "b h2 w2 d"]:
+    """A convolution of stride 1 or 2, `pad` zeros on every side."""
+    return _convolve(x, kernel, stride, pad)
+
+
+def _convolve(x: Array, kernel: Array, stride: int, pad: int) -> Array:
+    padding = ((pad, pad), (pad, pad))
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), padding, dimension_numbers=LAYOUT
+    )
+
+
+def _convolve_forward(x: Array, kernel: Array, stride: int, pad: int) -> tuple[Array, tuple]:
+    return convolve(x, kernel, stride, pad), (x, kernel)
+
+
+# Jitted, as below: convolutions of equal shape are traced and lowered once for all.
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _convolve_gradient(stride: int, pad: int, kept: tuple, gradient: Array) -> tuple[Array, Array]:
+    x, kernel = kept
+    to_kernel = kernel_gradient(x, gradient, size=len(kernel), stride=stride, pad=pad)
+    if stride == 2 and not (x.shape[1] % 2 or x.shape[2] % 2):
+        return spread(gradient, turned(kernel), low=len(kernel) - 1 - pad), to_kernel
+    (to_x,) = jax.vjp(lambda x: _convolve(x, kernel, stride, pad), x)[1](gradient)
+    return to_x, to_kernel
+
+
+convolve.defvjp(_convolve_forward, _convolve_gradient)
+
+
+def kernel_gradient(
+    x: Float[Array, "b h w c"],
+    gradient: Float[Array, "b h2 w2 d"],
+    *,
+    size: int,
+    stride: int,
+    pad: int,
+) -> Float[Array, "size size c d"]:
+    """The gradient of a convolution's kernel, given that of its result.
+
+    Of a kernel of 1x1 it is a product of matrices. Else it is a convolution of `x`, channels as
+    batch and batch as channels, with the gradient; transposed by XLA on the way, with what makes
+    `x` computed again in the loop, it takes a third longer.
+    """
+    if size == 1 and not pad:
+        x = x[:, ::stride, ::stride]
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        product = jax.lax.dot_general(
+            x.reshape(-1, x.shape[-1]),
+            gradient.reshape(-1, gradient.shape[-1]),
+            (((0,), (0,)), ((), ())),
+            preferred_element_type=wide,
+        )
+        return product[None, None].astype(x.dtype)
+    # so many zeros behind that the result has the kernel's size
+    behind = [
+        size + stride * (after - 1) - before - pad
+        for before, after in zip(x.shape[1:3], gradient.shape[1:3], strict=True)
+    ]
+    return jax.lax.conv_general_dilated(
+        fusion_barrier(_batch_last, x),
+        gradient,
+        (1, 1),
+        [(pad, zeros) for zeros in behind],
+        rhs_dilation=(stride, stride),
+        dimension_numbers=("HWNC", "IHWO", "HWNC"),
+    )
+
+
+@jax.jit
+def _batch_last(x: Float[Array, "b h w c"]) -> Float[Array, "h w c b"]:
+    return x.transpose(1, 2, 3, 0)
+
+
+def spread(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "n n c d"], *, low: int
+) -> Float[Array, "b 2*h 2*w d"]:
+    """The convolution of `x` with a zero after each of its values, and `low` zeros in front.
+
+    The rows and columns of the result with even places, and those with odd ones, each see values
+    through some rows and columns of the kernel only, and zeros through the others: four smaller
+    convolutions.
+    """
+
+    def part(row: int, column: int) -> Float[Array, "b h w d"]:
+        taps, padding = zip(*(seen(odd) for odd in (row, column)), strict=True)
+        some = kernel[taps[0], taps[1]]
+        if 0 in some.shape:
+            return jnp.zeros((*x.shape[:3], kernel.shape[3]), x.dtype)
+        return jax.lax.conv_general_dilated(x, some, (1, 1), padding, dimension_numbers=LAYOUT)
+
+    def seen(odd: int) -> tuple[slice, tuple[int, int]]:
+        """The taps that see values, at odd or even places, and the padding for them."""
+        first = (low - odd) % 2
+        count = len(range(first, len(kernel), 2))
+        before = (low - odd - first) // 2
+        return slice(first, None, 2), (before, count - 1 - before)
+
+    b, h, w, _ = x.shape
+    # joined, not jnp.stack, which jax2onnx does not know
+    rows = [
+        jnp.concatenate([part(row, column)[:, :, None, :, None] for column in (0, 1)], axis=4)
+        for row in (0, 1)
+    ]
+    return jnp.concatenate(rows, axis=2).reshape(b, 2 * h, 2 * w, -1)
+
+
+def turned(kernel: Float[Array, "n n c d"]) -> Float[Array, "n n d c"]:
+    """Rows, columns and the two kinds of channels the other way round; twice, it is as before."""
+    return kernel[::-1, ::-1].swapaxes(2, 3)
+
+
+# --- transposed convolution
+
+
+@jax.custom_vjp
+def deconv(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "4 4 c d"]
+) -> Float[Array, "b 2*h 2*w d"]:
+    """The transposed convolution of `layers.Deconv`: stride 2, PyTorch's padding 1.
+
+    The gradient is that of the strided convolution that a transposed one is the transpose of, the
+    two arguments exchanged, on every device: of a kernel's gradient that is derived from an
+    input with zeros between its values, XLA made 25 to 80 times the time.
+    """
+    if is_meant() or is_portable():  # jax2onnx gets transposed convolutions wrong
+        return spread(x, kernel, low=2)
+    # PyTorch's padding 1 is padding 4 - 1 - 1 of the dilated input.
+    padding = ((2, 2), (2, 2))
+    return jax.lax.conv_transpose(x, kernel, (2, 2), padding, dimension_numbers=LAYOUT)
+
+
+def _deconv_forward(x: Array, kernel: Array) -> tuple[Array, tuple]:
+    return deconv(x, kernel), (x, kernel)
+
+
+def _deconv_gradient(kept: tuple, gradient: Array) -> tuple[Array, Array]:
+    x, kernel = kept
+    kernel = turned(kernel)
+    if is_meant():
+        to_kernel = kernel_gradient(gradient, x, size=4, stride=2, pad=1)
+    else:
+        (to_kernel,) = jax.vjp(lambda kernel: _convolve(gradient, kernel, 2, 1), kernel)[1](x)
+    return _convolve(gradient, kernel, 2, 1), turned(to_kernel)
+
+
+deconv.defvjp(_deconv_forward, _deconv_gradient)
+
+
+# --- batch normalisation
+
+
+@jax.custom_vjp
+def normalize_batch(
+    x: Float[Array, "b h w c"], scale: Float[Array, " c"], bias: Float[Array, " c"], epsilon: float
+) -> tuple[Float[Array, "b h w c"], tuple[Float[Array, " c"], Float[Array, " c"]]]:
+    """The batch with mean `bias` and deviation `scale` in every channel, and its statistics.
+
+    Returns the normalised batch in the dtype of `x`, and (mean, biased variance) in float32, which
+    have no gradient. The gradient is written out (Ioffe and Szegedy, 2015) because it needs `x`
+    alone as residual, in the compute dtype, and one reduction. Each direction reads `x` twice: once
+    for two sums, once for an affine map of every channel.
+    """
+    return _normalize_batch(x, scale, bias, epsilon)[0]
+
+
+# Jitted, here and below, so that layers of equal shape are traced and lowered once.
+@jax.jit
+def _normalize_batch(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple:
+    mean, var = batch_statistics(x)
+    inverse = jax.lax.rsqrt(var + epsilon)
+    factor = scale * inverse
+    y = at_least_float32(x) * factor + (bias - mean * factor)
+    return (y.astype(x.dtype), (mean, var)), (x, mean, inverse, scale)
+
+
+def batch_statistics(x: Float[Array, "b h w c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """Mean and biased variance of every channel, in one pass over the batch.
+
+    The sums are taken from the first pixel's value: from zero, the difference E[x^2] - E[x]^2
+    would lose digits where a channel's mean is large against its deviation.
+    """
+    x = at_least_float32(x)
+    count = x.size // x.shape[-1]
+    shift = x[0, 0, 0]
+    centered = x - shift
+    total, squares = channel_sums(centered, centered * centered)
+    mean = total / count
+    var = jnp.maximum(squares / count - mean * mean, 0)
+    return mean + shift, var
+
+
+@jax.jit
+def _normalize_batch_gradient(residuals: tuple, gradients: tuple) -> tuple:
+    x, mean, inverse, scale = residuals
+    wide, gradient = at_least_float32(x), at_least_float32(gradients[0])
+    count = x.size // x.shape[-1]
+    to_bias, moment = channel_sums(gradient, gradient * (wide - mean))
+    to_scale = moment * inverse
+    # (gradient - to_bias / count - normalized * to_scale / count) * scale * inverse, sorted by
+    # what varies over pixels, so that all else is computed on vectors of one number a channel
+    of_gradient = scale * inverse
+    of_x = -of_gradient * inverse * to_scale / count
+    constant = -of_gradient * to_bias / count - of_x * mean
+    to_x = of_gradient * gradient + of_x * wide + constant
+    return to_x.astype(x.dtype), to_scale, to_bias, None
+
+
+normalize_batch.defvjp(_normalize_batch, _normalize_batch_gradient)
+
+
+def channel_sums(
+    x: Float[Array, "b h w c"], y: Float[Array, "b h w c"]
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """The sums of two arrays over all but their channels.
+
+    One reduction with two results: on GPUs a kernel for both, where two reductions side by side
+    often become two. XLA's CPU compiler does not vectorise such a reduction.
+    """
+    axes = tuple(range(x.ndim - 1))
+    if is_meant() or is_portable():
+        return x.sum(axes), y.sum(axes)
+    zero = jnp.zeros((), x.dtype)
+    return jax.lax.reduce((x, y), (zero, zero), _add_pairs, axes)
+
+
+def _add_pairs(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+    return a[0] + b[0], a[1] + b[1]
+
+
+def at_least_float32(x: Array) -> Array:
+    """Half precision widened to float32; float32 and float64 (for tests) as they are."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+# --- residual sums
+
+
+def relu_of_sum(*branches: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """ReLU of a sum, behind a fusion barrier on CPU.
+
+    XLA's CPU compiler fuses a cheap sum into each of its readers and computes it there anew, with
+    the sum before it, and so on back to the first block: HRNet then takes time quadratic in the
+    depth.
+    """
+    if not is_meant():
+        return _relu_of_sum(*branches)
+    return _separate_relu_of_sum(branches)
+
+
+@jax.custom_vjp
+def _separate_relu_of_sum(branches: tuple[Array, ...]) -> Array:
+    return fusion_barrier(_relu_of_sum, *branches)
+
+
+def _relu_of_sum_forward(branches: tuple[Array, ...]) -> tuple[Array, tuple]:
+    joined = _separate_relu_of_sum(branches)
+    return joined, (joined, len(branches))
+
+
+def _relu_of_sum_backward(residuals: tuple, gradient: Array) -> tuple:
+    joined, count = residuals
+    gradient = fusion_barrier(_relu_gradient, joined, gradient)
+    return ((gradient,) * count,)
+
+
+_separate_relu_of_sum.defvjp(_relu_of_sum_forward, _relu_of_sum_backward)
+
+
+@jax.jit
+def _relu_of_sum(*branches: Array) -> Array:
+    return jax.nn.relu(sum(branches))
+
+
+@jax.jit
+def _relu_gradient(joined: Array, gradient: Array) -> Array:
+    return jnp.where(joined > 0, gradient, 0)

@@ -1,0 +1,1 @@
+"""Documents and plots of which reports are made."""

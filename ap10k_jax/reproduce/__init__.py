@@ -1,0 +1,1 @@
+"""The paper's tables: cells, plan, runs and report."""

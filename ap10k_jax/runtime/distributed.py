@@ -1,0 +1,165 @@
+"""The processes of one run, on one host or on several: how they find each other and end together.
+
+On SLURM, with Open MPI and on a TPU pod they are found by themselves; elsewhere the command line
+names the first one's address. All run the same program on the same file system: each reads its own
+rows of every batch, and the first alone writes the run, prints and shows progress.
+"""
+
+import contextlib
+import hashlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from ap10k_jax.runtime.errors import UserError
+
+WAIT = 300  # seconds for all to come
+NETWORK_DELAY = 90  # seconds in which a network file system shows what another host wrote
+HEARTBEAT = 60  # seconds without a sign of life until a process counts as dead, and the others end
+
+
+def join(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> None:
+    """Find the other processes of this run and wait for them; a process of its own waits for none.
+
+    To be called before the devices are looked at. What is given goes before what the environment
+    says. Raises UserError.
+    """
+    given = {
+        "coordinator_address": coordinator_address,
+        "num_processes": num_processes,
+        "process_id": process_id,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and len(given) < 3:
+        raise UserError("--coordinator_address, --num_processes and --process_id go together")
+    on_tpu = "tpu" in (jax.config.jax_platforms or "").split(",")
+    options = given or found(os.environ) or ({} if on_tpu else None)
+    if options is None:
+        return
+    if options.get("num_processes"):
+        print(f"waiting up to {WAIT} s for {options['num_processes']} processes", flush=True)
+    try:
+        jax.distributed.initialize(
+            **options,
+            initialization_timeout=WAIT,
+            heartbeat_timeout_seconds=HEARTBEAT,
+            shutdown_timeout_seconds=HEARTBEAT,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"the processes of this run do not find each other ({error}); name the first one's "
+            "host with --coordinator_address=HOST:PORT --num_processes=N --process_id=0..N-1"
+        ) from error
+    if not is_first():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
+
+
+def found(environment: Mapping[str, str]) -> dict | None:
+    """What `jax.distributed.initialize` does not find out itself on this cluster.
+
+    None where the environment tells of one process only: outside `srun` and `mpirun` too, as in an
+    interactive allocation, where nobody would come.
+    """
+    tasks = int(environment.get("SLURM_STEP_NUM_TASKS", 1))
+    if tasks > 1 and "SLURM_PROCID" in environment:
+        nodes = int(environment.get("SLURM_STEP_NUM_NODES", 1))
+        devices = [d for d in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if d]
+        # JAX gives every task the device of its number; not where it sees no others, or has them
+        # all to itself.
+        if len(devices) == 1 or (devices and tasks == nodes):
+            return {"num_processes": tasks, "local_device_ids": list(range(len(devices)))}
+        return {"num_processes": tasks}
+    size = int(environment.get("OMPI_COMM_WORLD_SIZE", 1))
+    return {"num_processes": size} if size > 1 else None
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and prints."""
+    return jax.process_index() == 0
+
+
+@contextlib.contextmanager
+def first_ahead(what: str) -> Iterator[None]:
+    """The first process does this before the others, which then find it done; `what` for errors.
+
+    If it fails there, it fails everywhere.
+    """
+    if jax.process_count() == 1:
+        yield
+    elif is_first():
+        done = False
+        try:
+            yield
+            done = True
+        finally:
+            multihost_utils.broadcast_one_to_all(np.int32(done))
+    else:
+        if not multihost_utils.broadcast_one_to_all(np.int32(0)):
+            raise UserError(f"the first process has ended: {what}; its own message says why")
+        yield
+
+
+def wait_for(path: Path) -> None:
+    """Raises UserError if a file of the first process does not appear here."""
+    started = time.monotonic()
+    while not path.exists():
+        if time.monotonic() - started > NETWORK_DELAY:
+            raise UserError(
+                f"{path} was written by the first process, and is not here: --workdir must be on a "
+                "file system that all hosts share"
+            )
+        time.sleep(1)
+
+
+def agree(**values: object) -> None:
+    """Raises UserError, on all processes, naming what is not the same on all of them."""
+    if jax.process_count() == 1:
+        return
+    hashes = {
+        name: np.frombuffer(hashlib.sha256(repr(value).encode()).digest()[:4], np.uint32)
+        for name, value in values.items()
+    }
+    differing = [
+        f"{name} (here: {str(values[name])[:200]})"
+        for name, everywhere in multihost_utils.process_allgather(hashes).items()
+        if len(np.unique(everywhere)) > 1
+    ]
+    if differing:
+        raise UserError(
+            "the processes of this run do not see the same "
+            + ", ".join(differing)
+            + "; they need the same command line, and --workdir and data.dir on a file system that "
+            "all of them share"
+        )
+
+
+@contextlib.contextmanager
+def ended_by_errors() -> Iterator[None]:
+    """An error ends a process of several at once.
+
+    It would otherwise wait for the others to end too, and they for its part of the next step. When
+    it is gone, they are told within a minute, and end.
+    """
+    try:
+        yield
+    except BaseException as error:
+        is_error = not isinstance(error, SystemExit) or isinstance(error.code, str)
+        if not jax.distributed.is_initialized() or jax.process_count() == 1 or not is_error:
+            raise
+        if isinstance(error, SystemExit):
+            print(error.code, file=sys.stderr)
+        else:
+            traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)

@@ -1,0 +1,83 @@
+"""Files that appear whole or not at all, and clear errors of full and read-only disks."""
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write to, of the same ending; its file takes the place of `path` when done."""
+    part = path.with_name(f".unfinished-{path.name}")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as part:
+        part.write_text(text)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    with replacing(path) as part:
+        part.write_bytes(content)
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+class DiskError(OSError):
+    """A folder that cannot be written to; the message names it."""
+
+
+@contextlib.contextmanager
+def trouble(folder: Path, *, full: str, closed: str) -> Iterator[None]:
+    """What goes wrong here because `folder` is full or read-only becomes a DiskError.
+
+    `full` and `closed` say what to do then. Libraries wrap such errors in their own, or keep only
+    the words of them.
+    """
+    try:
+        yield
+    except DiskError:
+        raise
+    except Exception as error:
+        for inner in chain(error):
+            code = code_of(inner)
+            if code in FULL:
+                free = shutil.disk_usage(nearest(folder)).free // 2**20
+                why = f"{os.strerror(code)} in {folder} ({free} MiB free)"
+                raise DiskError(f"{why}: {full}") from error
+            where = getattr(inner, "filename", None) or folder
+            # another place, as one that is read from, is not mended by writing elsewhere
+            if code in CLOSED and Path(where).absolute().is_relative_to(folder.absolute()):
+                raise DiskError(f"{os.strerror(code)}: {where}: {closed}") from error
+        raise
+
+
+def code_of(error: BaseException) -> int | None:
+    """The number of the system's error that this one is, or tells of."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    found = [code for code in (*FULL, *CLOSED) if os.strerror(code) in str(error)]
+    return found[0] if found else None
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, and those that it came of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def nearest(folder: Path) -> Path:
+    """The folder, or the closest one above it that is there."""
+    folder = folder.absolute()
+    return next(path for path in (folder, *folder.parents) if path.is_dir())

@@ -1,0 +1,114 @@
+"""How a computation lies on the devices: the batch is split over all of them, the rest is copied.
+
+With these shardings `jax.jit` inserts the communication itself: means over the batch (the loss, the
+statistics of BatchNorm) are means over the global batch on any number of devices, also where they
+belong to several processes (see runtime/distributed.py).
+"""
+
+import functools
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, PyTree
+
+YNN = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+# XLA's default list and CONVOLUTION, which it leaves out because not all of them can be captured.
+IN_GRAPHS = "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,DYNAMIC_SLICE_FUSION,CONVOLUTION"
+
+
+class Shardings(NamedTuple):
+    replicated: NamedSharding  # parameters, statistics, optimizer state, scalars
+    batch: NamedSharding  # split along the first axis
+
+
+def shardings(devices: list[jax.Device] | None = None) -> Shardings:
+    """The two shardings of the project, over `devices` (all of them by default)."""
+    # A process's devices lie side by side, so that its rows of a batch do.
+    devices = devices or sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+    mesh = Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
+    return Shardings(
+        NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+    )
+
+
+def rows(shardings: Shardings, size: int) -> range:
+    """Of a batch of so many rows those on this process's devices: those that it has to read."""
+    devices = shardings.batch.mesh.devices.flat
+    own = [i for i, device in enumerate(devices) if device.process_index == jax.process_index()]
+    each = size // len(devices)
+    return range(own[0] * each, (own[-1] + 1) * each)
+
+
+def split(own_rows: PyTree[np.ndarray], shardings: Shardings) -> PyTree[Array]:
+    """A batch over all devices, of which every process has its own rows."""
+    return jax.make_array_from_process_local_data(shardings.batch, own_rows)
+
+
+def gather(own_rows: PyTree[np.ndarray]) -> PyTree[np.ndarray]:
+    """All rows of a batch, on every process."""
+    if jax.process_count() == 1:
+        return own_rows
+    return multihost_utils.process_allgather(own_rows, tiled=True)
+
+
+def replicate(tree: PyTree[Array], shardings: Shardings) -> PyTree[Array]:
+    """A copy on every device; of several processes' the first one's."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, shardings.replicated)
+    tree = multihost_utils.broadcast_one_to_all(tree)
+    return jax.make_array_from_process_local_data(
+        shardings.replicated, jax.tree.map(np.asarray, tree)
+    )
+
+
+def compiler_options(shardings: Shardings) -> dict[str, str]:
+    """XLA options that suit convolutional networks on this kind of device.
+
+    On GPUs convolutions become part of CUDA graphs too: a training step is then one graph instead
+    of hundreds, with the convolutions launched one by one between them. Independent branches of the
+    graph run at the same time, as HRNet's do.
+
+    On CPU XLA gives convolutions, products and reductions to the library YNN. Its convolutions take
+    a quarter longer than XLA's own in HRNet's forward pass, and twice as long for the gradients of
+    kernels; its reductions run as fast as XLA's own, but each one slows the loading of a compiled
+    step from the cache, and HRNet has thousands.
+    """
+    options = {
+        "cpu": {"xla_cpu_experimental_ynn_fusion_type": YNN},
+        "gpu": {
+            "xla_gpu_enable_command_buffer": IN_GRAPHS,
+            "xla_gpu_command_buffer_scheduling_mode": "CONCURRENT",
+        },
+    }
+    platform = shardings.batch.mesh.devices.flat[0].platform
+    return known_options(options.get(platform, {}))
+
+
+@functools.cache
+def _is_known(name: str, value: str) -> bool:
+    try:
+        jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+def known_options(options: dict[str, str]) -> dict[str, str]:
+    """Those of the options that this version of XLA has: experimental ones come and go."""
+    return {name: value for name, value in options.items() if _is_known(name, value)}
+
+
+def compilation_cache() -> Path:
+    """Where compiled steps are kept between runs."""
+    usual = Path("~/.cache/ap10k_jax/compiled").expanduser()
+    return Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", usual))
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled steps between runs: HRNet-w32's takes minutes to compile on a small machine."""
+    jax.config.update("jax_compilation_cache_dir", str(compilation_cache()))

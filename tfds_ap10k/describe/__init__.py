@@ -1,0 +1,1 @@
+"""Counts, figures and examples of a data set."""

@@ -1,0 +1,1 @@
+"""Annotations to and from CVAT, Label Studio and other tools."""
