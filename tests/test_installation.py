@@ -40,7 +40,7 @@ def installed(tmp_path_factory) -> Path:
         else:
             shutil.copy(whole, folder / "source" / part)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    build = ["wheel", "--no-deps", "--no-build-isolation", f"--wheel-dir={folder}"]
+    build = ["wheel", "--no-deps", f"--wheel-dir={folder}"]
     subprocess.run([*pip, *build, folder / "source"], check=True, timeout=300)
     (wheel,) = folder.glob("*.whl")
     target = folder / "installed"
