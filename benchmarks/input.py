@@ -30,8 +30,8 @@ import cv2
 import numpy as np
 
 from ap10k_jax import evaluate, transforms
-from ap10k_jax.data import animals as data
-from ap10k_jax.data import decoded_cache, patches
+from ap10k_jax.data import batches, decoded_cache, patches
+from ap10k_jax.data.animals import Animals, decode_example
 from tfds_ap10k import build, synthetic
 
 AUGMENTATION = transforms.Augmentation()
@@ -153,7 +153,7 @@ def heatmaps(points: np.ndarray, weights: np.ndarray, side: int) -> np.ndarray:
 
 
 def measure(
-    animals: data.Animals,
+    animals: Animals,
     raw: Path,
     pixels: decoded_cache.DecodedPhotographs,
     kept: patches.Patches,
@@ -178,7 +178,7 @@ def measure(
 
             rng = functools.partial(np.random.default_rng, (number, i))
             example = clock("stream", "read", animals.__getitem__, i)
-            opened = clock("stream", "decode", data.decoded, example)
+            opened = clock("stream", "decode", decode_example, example)
             ours = functools.partial(transforms.sample, size=(size, size), **options)
             sample = clock("stream", "draw the view and cut", ours, opened, rng())
             example = clock("decoded", "read", pixels.__getitem__, i)
@@ -228,7 +228,7 @@ def report(by_round: list[dict], count: int) -> None:
 
 
 def whole_loader(
-    animals: data.Animals,
+    animals: Animals,
     pixels: decoded_cache.DecodedPhotographs,
     kept: patches.Patches,
     size: int,
@@ -245,7 +245,7 @@ def whole_loader(
     for threads in (1, 2, 4):
         for name, options in ways.items():
             options = {**options, "batch_size": 50, "epochs": 10_000, "seed": 0}
-            loader = data.train_batches(animals, image_size=size, threads=threads, **options)
+            loader = batches.train_batches(animals, image_size=size, threads=threads, **options)
             count, cpu, wall = 0, time.process_time(), time.perf_counter()
             for batch in loader:
                 count += len(batch["index"])
@@ -271,7 +271,7 @@ def main() -> None:
         images = json.loads(coco_file.read_text())["images"]
         write_copies(coco_file, folder / "raw", flags.copies or max(1, 100 // len(images)))
         build.build("split1", manual_dir=folder / "raw", data_dir=folder)
-        animals = data.Animals.open("ap10k/split1", "train", data_dir=folder)
+        animals = Animals.open("ap10k/split1", "train", data_dir=folder)
         sizes = [p.stat().st_size for p in (folder / "raw" / "data").iterdir()]
         print(f"{len(animals)} animals; a JPEG has {np.mean(sizes) / 1000:.0f} kB on average\n")
 

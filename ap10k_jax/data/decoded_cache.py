@@ -31,7 +31,7 @@ SPARE = 1 << 30  # bytes of the disk that are left to others, such as checkpoint
 
 
 class Source(Protocol):
-    """What is asked of `data.Animals`."""
+    """What is asked of `Animals`."""
 
     images: Sequence[dict]
     image_places: Int[np.ndarray, "n"]
@@ -143,22 +143,3 @@ class DecodedPhotographs(Sequence):
         if first:
             folder = self._rows.folder
             tqdm.write(f"no more decoded photographs are kept in {folder}: {error.strerror}")
-
-
-def memory(root: Path = Path("/")) -> int:
-    """Bytes of memory that this process may use: the machine's, or less by its control groups."""
-    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    with contextlib.suppress(OSError):
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if not controllers:  # version 2
-                groups, name = root / "sys/fs/cgroup", "memory.max"
-            elif "memory" in controllers.split(","):
-                groups, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
-            else:
-                continue
-            group = groups / path.lstrip("/")
-            for folder in (group, *group.parents):
-                with contextlib.suppress(OSError, ValueError):  # "max" is no number
-                    sizes.append(int((folder / name).read_text()))
-    return min(sizes)

@@ -32,7 +32,7 @@ PHOTOGRAPHS_AT_ONCE = 64  # between two marks on disk
 
 
 class Source(Protocol):
-    """What is asked of `data.Animals`."""
+    """What is asked of `Animals`."""
 
     places: Int[np.ndarray, "n"]
     split_size: int

@@ -24,7 +24,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ap10k_jax import box_files, keypoints, transforms
-from ap10k_jax.data import animals as data
+from ap10k_jax.data.animals import JoinedRecords, open_builder
 
 EXIF_ORIENTATION = 0x0112
 
@@ -52,7 +52,7 @@ WEAK = transforms.Augmentation(
 
 
 class Photographs(Sequence):
-    """The animals of a split without annotations; a Grain source of examples as data.Animals."""
+    """The animals of a split without annotations; a Grain source of examples as Animals."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Photographs(Sequence):
         num_keypoints: int = 17,
     ) -> "Photographs | None":
         """Those of a built data set; None if it has no such split. Raises boxes.BoxFileError."""
-        builder = data.built(name, data_dir)
+        builder = open_builder(name, data_dir)
         coco = builder.info.metadata["annotations"].get("unlabeled")
         if coco is None:
             return None
@@ -148,7 +148,7 @@ def batches(
 
     A batch holds what `two_views` returns. All are whole: one may reach into the next pass.
     """
-    joined = sources[0] if len(sources) == 1 else data.Joined(sources)
+    joined = sources[0] if len(sources) == 1 else JoinedRecords(sources)
     views = functools.partial(
         two_views,
         image_size=image_size,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ap10k_jax import main, run_directory, run_log, train, transforms
-from ap10k_jax.data import animals as data
-from ap10k_jax.data import inputs, patches, pixel_file
+from ap10k_jax.data import batches, device_crops, inputs, patches, pixel_file
+from ap10k_jax.data.animals import Animals
 from ap10k_jax.runtime import errors, sharding
 
 SIZE = 64
@@ -18,7 +18,7 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def animals(synthetic_dir):
-    return data.Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
+    return Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,9 @@ def kept(animals, synthetic_dir):
 
 
 def cut(kept, animals, batch, shardings):
-    held = inputs.upload(kept.pixels[animals.places], shardings)
+    held = device_crops.upload(kept.pixels[animals.places], shardings)
     step = jax.jit(
-        lambda pixels, index, matrix: inputs.cut(pixels, index, matrix, size=(SIZE, SIZE)),
+        lambda pixels, index, matrix: device_crops.cut(pixels, index, matrix, size=(SIZE, SIZE)),
         in_shardings=(shardings.replicated, shardings.batch, shardings.batch),
     )
     return np.asarray(step(held, batch["index"], batch["matrix"]))
@@ -43,8 +43,8 @@ def cut(kept, animals, batch, shardings):
 def test_the_device_cuts_what_the_host_cuts(animals, kept):
     options = {"batch_size": 16, "epochs": 1, "seed": 0, "image_size": SIZE, "multiple_of": 8}
     options |= {"kept": kept}
-    on_host = data.train_batches(animals, **options)
-    views = data.train_batches(animals, cut=False, **options)
+    on_host = batches.train_batches(animals, **options)
+    views = batches.train_batches(animals, cut=False, **options)
     for one, other in zip(on_host, views, strict=True):
         assert "image" not in other
         crops = cut(kept, animals, other, sharding.shardings())
@@ -57,7 +57,7 @@ def test_the_device_cuts_what_the_host_cuts(animals, kept):
 
 def test_one_and_eight_devices_cut_alike(animals, kept, one_device):
     options = {"batch_size": 16, "epochs": 1, "seed": 0, "image_size": SIZE}
-    batch = next(iter(data.train_batches(animals, kept=kept, cut=False, **options)))
+    batch = next(iter(batches.train_batches(animals, kept=kept, cut=False, **options)))
     np.testing.assert_array_equal(
         cut(kept, animals, batch, one_device), cut(kept, animals, batch, sharding.shardings())
     )
@@ -69,7 +69,7 @@ def test_pixels_are_blended_and_black_beyond_the_patch():
     pixels[1, 1, 2] = [110, 120, 130]
     held = pixels.reshape(2, 4, 12)
 
-    pixel = jax.jit(functools.partial(inputs.cut, size=(1, 1)))
+    pixel = jax.jit(functools.partial(device_crops.cut, size=(1, 1)))
 
     def one(x, y):
         matrix = np.array([[[1, 0, x], [0, 1, y]]], np.float32)
@@ -106,7 +106,7 @@ def stand_in(gigabytes, obstacle=""):
     ],
 )
 def test_auto_keeps_to_the_references_crops(monkeypatch, memory, size, obstacle, chosen, reason):
-    monkeypatch.setattr(inputs, "memory", lambda: memory)
+    monkeypatch.setattr(inputs.memory, "limit", lambda: memory)
     source = inputs.choose("auto", stand_in(size, obstacle), stand_in(4), device(60e9))
     assert source.kind == chosen
     assert reason in source.reason
@@ -178,7 +178,7 @@ def test_steps_get_the_crops_that_the_host_would_send(config, animals, kept):
         method = train.supervised(config, animals, sharding.shardings(), source)
         batch = next(iter(method.batches))
         if kind == "device":
-            step = inputs.make_step(make, kept, image_size=SIZE, places=animals.places)
+            step = device_crops.make_step(make, kept, image_size=SIZE, places=animals.places)
             _, batch = step(None, None, sharding.shardings())(
                 None, {name: batch[name] for name in method.inputs}
             )
