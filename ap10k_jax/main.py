@@ -197,10 +197,10 @@ def run_here(
     # Only now: a mistake until here can be mended in the same place.
     opened = {"train": training, "validation": validation, **scored, **unlabelled}
     begin(workdir, config, joints, opened, source=source.kind, found=found)
-    if source.kind in ("cache", "device"):
+    if source.kind == "device":
         # a photograph that cannot be decoded
         with distributed.first_ahead("patches"), mistakes_in("data.name", config.data.name):
-            source.kept.fill(threads=config.data.loader_threads)
+            source.examples.fill(threads=config.data.loader_threads)
     passes = train.epochs_as_passes(config, passes_per_epoch(config, training))
     method = train.supervised(passes, training, shardings, source)
     whole = len(training) >= config.batch_size
@@ -268,7 +268,9 @@ def check(config: ConfigDict, *, device_count: int) -> None:
     largest = models.LARGEST_IMAGE
     fits = 0 < size <= largest and size % 32 == 0
     expect(fits, "data.image_size", f"a positive multiple of 32, at most {largest}")
-    expect(config.data.input in inputs.INPUTS, "data.input", f"one of {', '.join(inputs.INPUTS)}")
+    choices = f"one of {', '.join(inputs.INPUTS)}"
+    text = inputs.REMOVED.get(config.data.input, choices)
+    expect(config.data.input in inputs.INPUTS, "data.input", text)
     for field, low, high in BOUNDS:
         value = value_of(config, field)
         expect(low <= value <= high, field, f"at least {low}, at most {high}")  # refuses NaN too

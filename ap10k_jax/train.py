@@ -363,13 +363,13 @@ def supervised(
     config: ConfigDict,
     animals: Animals,
     shardings: sharding.Shardings,
-    source: inputs.Input = inputs.STREAM,
+    source: inputs.Input | None = None,
 ) -> Method:
     """Learning from labelled animals alone, as in the paper; epochs are passes, see
     `epochs_as_passes`."""
-    on_device = source.kind == "device"
+    source = source or inputs.stream(animals)
     loader = batches.train_batches(
-        animals,
+        source.examples,
         batch_size=config.batch_size,
         epochs=config.epochs,
         seed=config.seed,
@@ -379,19 +379,14 @@ def supervised(
         multiple_of=shardings.batch.mesh.size * config.batch_parts,
         rows=functools.partial(sharding.rows, shardings),
         threads=config.data.loader_threads,
-        kept=source.kept,
-        cut=not on_device,
     )
     make_step = functools.partial(
         make_train_step, parts=config.batch_parts, remat=config.model.remat
     )
-    if not on_device:
+    if source.kind != "device":
         return Method(loader, ("image", "keypoints", "weights"), init_state, make_step)
     make_step = device_crops.make_step(
-        make_step,
-        source.kept,
-        image_size=config.data.image_size,
-        places=animals.places,
+        make_step, source.examples, image_size=config.data.image_size
     )
     return Method(loader, ("index", "matrix", "keypoints", "weights"), init_state, make_step)
 

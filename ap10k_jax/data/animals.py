@@ -132,6 +132,25 @@ class Animals:
             "index": np.int32(index),
         }
 
+    def random_crop(
+        self,
+        example: dict,
+        rng: np.random.Generator,
+        *,
+        image_size: int,
+        augmentation: transforms.Augmentation,
+        shift_seed: int = 0,
+    ) -> dict:
+        """A random crop of one of these examples, see `transforms.sample`."""
+        return transforms.sample(
+            decode_example(example),
+            rng,
+            size=(image_size, image_size),
+            augmentation=augmentation,
+            keypoint_set=self.keypoint_set,
+            shift_seed=shift_seed,
+        )
+
     def of_images(self, ids: Collection[int]) -> "Animals":
         """Those of these animals that are on the images with these ids."""
         part = copy.copy(self)
@@ -162,19 +181,6 @@ class Animals:
         photographs = {animal["image_id"] for animal in animals}
         crowds = [crowd for crowd in self._crowds if crowd["image_id"] in photographs]
         return self._coco | {"annotations": animals + crowds}
-
-
-class Labels(Sequence):
-    """Examples of animals without their photographs."""
-
-    def __init__(self, animals: Animals):
-        self._animals = animals
-
-    def __len__(self) -> int:
-        return len(self._animals)
-
-    def __getitem__(self, index: int) -> dict:
-        return self._animals.labels(index)
 
 
 def open_builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder:

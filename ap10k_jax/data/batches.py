@@ -8,16 +8,31 @@ source. Normalising and drawing the targets is left to the device: they are larg
 import functools
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 import grain
 import numpy as np
 
-from ap10k_jax import keypoints, transforms
-from ap10k_jax.data.animals import Animals, Labels, decode_example
-from ap10k_jax.data.decoded_cache import DecodedPhotographs
-from ap10k_jax.data.patches import Patches
+from ap10k_jax import transforms
+from ap10k_jax.data.animals import Animals, decode_example
 
 PAPER_AUGMENTATION = transforms.Augmentation()
+
+
+class Source(Protocol):
+    """Examples of animals, and their random crops: Animals, DecodedPhotographs or Patches."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> dict: ...
+    def random_crop(
+        self,
+        example: dict,
+        rng: np.random.Generator,
+        *,
+        image_size: int,
+        augmentation: transforms.Augmentation,
+        shift_seed: int = 0,
+    ) -> dict: ...
 
 
 def steps_per_epoch(animals: int, batch_size: int, *, drop_remainder: bool) -> int:
@@ -32,7 +47,7 @@ def steps_per_epoch(animals: int, batch_size: int, *, drop_remainder: bool) -> i
 
 
 def train_batches(
-    animals: Animals,
+    source: Source,
     *,
     batch_size: int,
     epochs: int,
@@ -43,10 +58,8 @@ def train_batches(
     multiple_of: int = 1,
     rows: Callable[[int], range] = range,
     threads: int = 4,
-    kept: DecodedPhotographs | Patches | None = None,
-    cut: bool = True,
 ) -> grain.IterDataset:
-    """`epochs` passes over the animals, each in an order of its own, one augmented crop each.
+    """`epochs` passes over the source, each in an order of its own, one augmented crop each.
 
     Order and augmentation follow from the seed, the epoch and the animal alone. The iterator's
     state can be saved. An epoch's last, smaller batch is filled up to `multiple_of` (the number of
@@ -54,20 +67,13 @@ def train_batches(
     several processes share a batch, `rows` says which of its n rows this one reads: all, or those
     of `sharding.rows`. The iterator's state is the same in all of them.
 
-    `kept` has what the views are cut from in place of photographs that are decoded every time: with
-    `DecodedPhotographs` the crops are the same to the bit, with `Patches` but for resampling. Of
-    patches, without `cut`, batches hold in place of `image` the `matrix` (b, 2, 3) from crop to
-    patch pixels, for the device to cut.
+    Crops of `Animals` and of `DecodedPhotographs` are the same to the bit. With `Patches`, batches
+    hold in place of `image` the `matrix` (b, 2, 3) from crop to patch pixels, for the device to
+    cut.
     """
-    options = {"image_size": image_size, "augmentation": augmentation}
-    options |= {"keypoint_set": animals.keypoint_set, "shift_seed": seed}
-    if kept is not None and kept.animals is not animals:
-        raise ValueError("what is kept is of other animals")
-    if isinstance(kept, Patches):
-        source, crop = Labels(animals), functools.partial(kept.framed, cut=cut, **options)
-    else:
-        source = animals if kept is None else kept
-        crop = functools.partial(augmented, **options)
+    crop = functools.partial(
+        source.random_crop, image_size=image_size, augmentation=augmentation, shift_seed=seed
+    )
     crops = grain.MapDataset.source(source).seed(seed).shuffle().random_map(crop)
     batches = Batches(
         crops,
@@ -138,26 +144,6 @@ class Batches(grain.MapDataset):
             fill = {"index": np.int32(self._index_of_fill)}
             batch = [e | fill if r >= size else e for r, e in zip(rows, batch, strict=True)]
         return stack(batch)
-
-
-def augmented(
-    example: dict,
-    rng: np.random.Generator,
-    *,
-    image_size: int,
-    augmentation: transforms.Augmentation,
-    keypoint_set: keypoints.KeypointSet = keypoints.AP10K,
-    shift_seed: int = 0,
-) -> dict:
-    """A random crop of one of `Animals`' examples, or of `DecodedPhotographs`'."""
-    return transforms.sample(
-        decode_example(example),
-        rng,
-        size=(image_size, image_size),
-        augmentation=augmentation,
-        keypoint_set=keypoint_set,
-        shift_seed=shift_seed,
-    )
 
 
 def upright(example: dict, *, image_size: int) -> dict:

@@ -41,6 +41,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> dict: ...
     def labels(self, index: int) -> dict: ...
+    def random_crop(self, example: dict, rng: np.random.Generator, **options) -> dict: ...
 
 
 class DecodedPhotographs(Sequence):
@@ -84,6 +85,10 @@ class DecodedPhotographs(Sequence):
         if file and self._left is not None:
             self._keep(file, place, image)
         return example | {"image": image}
+
+    def random_crop(self, example: dict, rng: np.random.Generator, **options) -> dict:
+        """A random crop of one of these examples; options as in `Animals.random_crop`."""
+        return self.animals.random_crop(example, rng, **options)
 
     def _opened(self) -> pixel_file.File | None:
         """The files, to be written by nobody else or only read; None while there are none."""

@@ -57,13 +57,9 @@ def cut(
     return jnp.round(blended).astype(jnp.uint8)
 
 
-def make_step(
-    make: Callable, patches: Patches, *, image_size: int, places: Int[np.ndarray, "n"]
-) -> Callable:
-    """A `make_train_step` whose steps take `index` and `matrix` in place of `image`.
-
-    `places` are the rows of the patches of the animals with index 0, 1, ...; they ascend.
-    """
+def make_step(make: Callable, patches: Patches, *, image_size: int) -> Callable:
+    """A `make_train_step` whose steps take `index` and `matrix` in place of `image`."""
+    places = patches.animals.places  # ascending
 
     def make_with_patches(module, optimizer, shardings: sharding.Shardings, **options) -> Callable:
         step = make(module, optimizer, shardings, **options)

@@ -1,32 +1,40 @@
 """Where training crops come from.
 
 `stream` decodes every photograph every time; `decoded` keeps the pixels on disk
-(data/decoded_cache.py) and cuts the same crops from them to the bit: the reference's. `cache` cuts
-them from patches (data/patches.py) on the host; `device` holds the patches in the accelerator's
-memory and cuts there (data/device_crops.py), so that the host sends a few numbers an animal. These
-two differ in rounding only, and from the others in that patches are shrunk with antialiasing. The
-views are the same in all four.
+(data/decoded_cache.py) and cuts the same crops from them to the bit: the reference's. `device`
+holds patches (data/patches.py) in the accelerator's memory and cuts there (data/device_crops.py),
+so that the host sends a few numbers an animal. The views are the same in all three; patches are
+shrunk with antialiasing, so that their crops are softer.
 """
 
 from typing import NamedTuple
 
 import jax
 
+from ap10k_jax.data.animals import Animals
+from ap10k_jax.data.batches import Source
 from ap10k_jax.data.decoded_cache import DecodedPhotographs
 from ap10k_jax.data.patches import Patches
 from ap10k_jax.runtime import memory
 
-INPUTS = ("auto", "stream", "decoded", "cache", "device")
+INPUTS = ("auto", "stream", "decoded", "device")
+# Values of earlier versions, with the way out.
+REMOVED = {
+    "cache": "this choice was removed; use decoded for the reference's crops, or device to cut "
+    "softer crops from the same small pictures in the accelerator's memory"
+}
 SHARE = 0.5  # of the host's memory, and of the free disk, that `auto` lets photographs take
 
 
 class Input(NamedTuple):
-    kind: str  # stream, decoded, cache or device
-    kept: DecodedPhotographs | Patches | None  # None where photographs are streamed
+    kind: str  # stream, decoded or device
+    examples: Source
     reason: str  # of the choice, to be printed
 
 
-STREAM = Input("stream", None, "as asked")
+def stream(animals: Animals, reason: str = "as asked") -> Input:
+    """Photographs that are decoded every time."""
+    return Input("stream", animals, reason)
 
 
 def choose(asked: str, decoded: DecodedPhotographs, patches: Patches, device: jax.Device) -> Input:
@@ -37,24 +45,31 @@ def choose(asked: str, decoded: DecodedPhotographs, patches: Patches, device: ja
     Raises ValueError where what was asked for has no room.
     """
     if asked == "stream":
-        return STREAM
-    if asked in ("auto", "decoded"):
-        size = f"{decoded.bytes / 1e9:.2f} GB of pixels"
-        if asked == "decoded":
-            if obstacle := decoded.obstacle(share=0.9):
-                raise ValueError(f"{obstacle}; mend that, or choose stream")
-            return Input(asked, decoded, f"as asked, {size}")
-        if decoded.bytes > SHARE * memory.limit():
-            least = f"more than half of the memory, {memory.limit() / 1e9:.1f} GB"
-            return STREAM._replace(reason=f"{size} are {least}; see data.input in configs/base.py")
-        obstacle = decoded.obstacle(share=SHARE)
-        return STREAM._replace(reason=obstacle) if obstacle else Input("decoded", decoded, size)
+        return stream(decoded.animals)
+    if asked == "device":
+        return _choose_device(patches, device)
+    size = f"{decoded.bytes / 1e9:.2f} GB of pixels"
+    if asked == "decoded":
+        if obstacle := decoded.obstacle(share=0.9):
+            raise ValueError(f"{obstacle}; mend that, or choose stream")
+        return Input(asked, decoded, f"as asked, {size}")
+    if decoded.bytes > SHARE * memory.limit():
+        reason = (
+            f"{size} are more than half of the memory, {memory.limit() / 1e9:.1f} GB; "
+            "see data.input in configs/base.py"
+        )
+        return stream(decoded.animals, reason)
+    obstacle = decoded.obstacle(share=SHARE)
+    return stream(decoded.animals, obstacle) if obstacle else Input("decoded", decoded, size)
+
+
+def _choose_device(patches: Patches, device: jax.Device) -> Input:
     size, room = f"{patches.bytes / 1e9:.2f} GB of patches", device_memory(device)
     if obstacle := patches.obstacle():
         raise ValueError(f"{obstacle}; mend that, or choose stream")
-    if asked == "device" and room and patches.bytes > 0.9 * room:
-        raise ValueError(f"{size}; the device has {room / 1e9:.1f} GB; choose cache")
-    return Input(asked, patches, f"as asked, {size}")
+    if room and patches.bytes > 0.9 * room:
+        raise ValueError(f"{size}; the device has {room / 1e9:.1f} GB; choose decoded")
+    return Input("device", patches, f"as asked, {size}")
 
 
 def device_memory(device: jax.Device) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ap10k_jax import transforms
-from ap10k_jax.data import batches, decoded_cache, patches, pixel_file
+from ap10k_jax.data import batches, decoded_cache, pixel_file
 from ap10k_jax.data.animals import Animals, decode_example
 from ap10k_jax.runtime import file_lock, memory
 
@@ -21,9 +21,9 @@ def animals(synthetic_dir):
     return Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
 
 
-def read_batches(animals, **options):
+def read_batches(source, **options):
     options = {"batch_size": 8, "epochs": 2, "seed": 0, "image_size": SIZE} | options
-    return list(batches.train_batches(animals, **options))
+    return list(batches.train_batches(source, **options))
 
 
 def assert_same(some, others):
@@ -61,7 +61,7 @@ def test_crops_are_the_streamed_ones_and_photographs_are_decoded_once(
     names = count_decoded(monkeypatch)
     monkeypatch.setattr(decoded_cache, "BETWEEN_MARKS", between_marks)
     kept = decoded_cache.DecodedPhotographs(animals, tmp_path)
-    assert_same(read_batches(animals, kept=kept, threads=threads), streamed)
+    assert_same(read_batches(kept, threads=threads), streamed)
     images = {animals.image(i)["file_name"] for i in range(len(animals))}
     assert set(names) == images
     if between_marks == 1:
@@ -69,7 +69,7 @@ def test_crops_are_the_streamed_ones_and_photographs_are_decoded_once(
         assert len(names) <= (len(images) if threads == 1 else len(animals))
     names.clear()
     again = decoded_cache.DecodedPhotographs(animals, tmp_path)  # as another run has it
-    assert_same(read_batches(animals, kept=again, threads=threads), streamed)
+    assert_same(read_batches(again, threads=threads), streamed)
     assert not names
 
 
@@ -137,7 +137,7 @@ def test_a_full_disk_costs_time_and_no_crop(animals, streamed, tmp_path, monkeyp
 
     monkeypatch.setattr(os, "pwrite", fills_up)
     kept = decoded_cache.DecodedPhotographs(animals, tmp_path)
-    assert_same(read_batches(animals, kept=kept), streamed)
+    assert_same(read_batches(kept), streamed)
     said = capsys.readouterr().out
     assert said.count("no more decoded photographs are kept") == 1
     assert f"{tmp_path}: No space left" in said
@@ -146,7 +146,7 @@ def test_a_full_disk_costs_time_and_no_crop(animals, streamed, tmp_path, monkeyp
 def test_a_disk_that_others_need_is_not_filled(animals, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(decoded_cache, "SPARE", 1 << 60)
     kept = decoded_cache.DecodedPhotographs(animals, tmp_path)
-    read_batches(animals, kept=kept, epochs=1)
+    read_batches(kept, epochs=1)
     assert "no more decoded photographs are kept" in capsys.readouterr().out
     assert missing(kept) == len(set(animals.image_places.tolist()))
 
@@ -158,14 +158,14 @@ def test_rows_that_the_disk_has_not_taken_do_not_count(animals, streamed, tmp_pa
     kept = decoded_cache.DecodedPhotographs(animals, tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fails)
-        assert_same(read_batches(animals, kept=kept), streamed)
+        assert_same(read_batches(kept), streamed)
     assert missing(kept) == len(set(animals.image_places.tolist()))
 
 
 def test_a_folder_without_leave_costs_time_and_no_crop(animals, streamed, tmp_path):
     (tmp_path / "file").write_text("no folder")
     kept = decoded_cache.DecodedPhotographs(animals, tmp_path / "file" / "photographs")
-    assert_same(read_batches(animals, kept=kept), streamed)
+    assert_same(read_batches(kept), streamed)
 
 
 @pytest.mark.parametrize("count", [0, 9])
@@ -184,18 +184,18 @@ def test_photographs_of_somebody_else_are_read(animals, streamed, tmp_path, monk
     monkeypatch.setattr(pixel_file, "File", refused)
     names = count_decoded(monkeypatch)
     kept = decoded_cache.DecodedPhotographs(animals, tmp_path)
-    assert_same(read_batches(animals, kept=kept, threads=1), streamed)
+    assert_same(read_batches(kept, threads=1), streamed)
     assert len(set(names)) == count
 
 
 def test_marks_that_cannot_be_read_are_none(animals, streamed, tmp_path):
-    read_batches(animals, kept=decoded_cache.DecodedPhotographs(animals, tmp_path))
+    read_batches(decoded_cache.DecodedPhotographs(animals, tmp_path))
     (path,) = tmp_path.glob("*.marks")
     path.unlink()
     path.mkdir()
     kept = decoded_cache.DecodedPhotographs(animals, tmp_path)
     assert missing(kept) == len(set(animals.image_places.tolist()))
-    assert_same(read_batches(animals, kept=kept), streamed)
+    assert_same(read_batches(kept), streamed)
 
 
 def test_what_one_process_writes_another_reads_at_once(animals, tmp_path, monkeypatch):
@@ -219,34 +219,32 @@ def test_what_one_process_writes_another_reads_at_once(animals, tmp_path, monkey
 def test_deleted_files_are_no_black_photographs(animals, streamed, tmp_path):
     for kinds in (("pixels", "marks"), ("pixels",), ("marks",)):
         kept = decoded_cache.DecodedPhotographs(animals, tmp_path)
-        read_batches(animals, kept=kept, epochs=1)
+        read_batches(kept, epochs=1)
         for kind in kinds:
             next(tmp_path.glob(f"*.{kind}")).unlink()
-        assert_same(read_batches(animals, kept=kept), streamed)
+        assert_same(read_batches(kept), streamed)
         another = decoded_cache.DecodedPhotographs(animals, tmp_path)
-        assert_same(read_batches(animals, kept=another), streamed)
-        assert_same(read_batches(animals, kept=kept), streamed)
+        assert_same(read_batches(another), streamed)
+        assert_same(read_batches(kept), streamed)
 
 
 def test_marks_of_other_pixels_are_noticed(animals, streamed, tmp_path):
     # as in a copy of the folder, made while it was written: the marks came later than the pixels
-    read_batches(animals, kept=decoded_cache.DecodedPhotographs(animals, tmp_path))
+    read_batches(decoded_cache.DecodedPhotographs(animals, tmp_path))
     (path,) = tmp_path.glob("*.pixels")
     with path.open("r+b") as file:
         file.write(bytes(path.stat().st_size // 2))
     kept = decoded_cache.DecodedPhotographs(animals, tmp_path)
-    assert_same(read_batches(animals, kept=kept), streamed)
+    assert_same(read_batches(kept), streamed)
 
 
 def test_pixels_cut_short_are_decoded_anew(animals, streamed, tmp_path, monkeypatch):
     monkeypatch.setattr(decoded_cache, "BETWEEN_MARKS", 1)
-    read_batches(animals, kept=decoded_cache.DecodedPhotographs(animals, tmp_path))
+    read_batches(decoded_cache.DecodedPhotographs(animals, tmp_path))
     (path,) = tmp_path.glob("*.pixels")
     os.truncate(path, 1000)
     names = count_decoded(monkeypatch)
-    assert_same(
-        read_batches(animals, kept=decoded_cache.DecodedPhotographs(animals, tmp_path)), streamed
-    )
+    assert_same(read_batches(decoded_cache.DecodedPhotographs(animals, tmp_path)), streamed)
     assert names
 
 
@@ -274,28 +272,15 @@ def test_two_runs_may_share_the_files(animals, streamed, tmp_path, monkeypatch):
     monkeypatch.setattr(decoded_cache, "BETWEEN_MARKS", 3)
     runs = [decoded_cache.DecodedPhotographs(animals, tmp_path) for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
-        for made in pool.map(lambda kept: read_batches(animals, kept=kept), runs):
+        for made in pool.map(lambda kept: read_batches(kept), runs):
             assert_same(made, streamed)
     del runs
     gc.collect()
     for _ in range(2):  # what the other one held is written by the first
-        read_batches(animals, kept=decoded_cache.DecodedPhotographs(animals, tmp_path))
+        read_batches(decoded_cache.DecodedPhotographs(animals, tmp_path))
     names = count_decoded(monkeypatch)
-    assert_same(
-        read_batches(animals, kept=decoded_cache.DecodedPhotographs(animals, tmp_path)), streamed
-    )
+    assert_same(read_batches(decoded_cache.DecodedPhotographs(animals, tmp_path)), streamed)
     assert not names
-
-
-def test_only_what_was_made_of_these_animals_is_taken(animals, tmp_path):
-    other = Animals(animals._source, animals.ground_truth(), fingerprint="other")
-    options = {"image_size": SIZE, "augmentation": transforms.Augmentation()}
-    for kept in (
-        decoded_cache.DecodedPhotographs(other, tmp_path),
-        patches.Patches(other, tmp_path, **options),
-    ):
-        with pytest.raises(ValueError, match="of other animals"):
-            batches.train_batches(animals, kept=kept, batch_size=8, epochs=1, seed=0)
 
 
 # --- rows

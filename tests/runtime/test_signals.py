@@ -172,7 +172,6 @@ def python(code):
 # as a library that Python cannot interrupt
 STUCK = """
 import ctypes
-from ap10k_jax.data import batches
 from ap10k_jax.runtime import signals
 with signals.handled(grace=0.5), signals.deferred():
     print("ready", flush=True)
