@@ -21,12 +21,9 @@ import grain
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
-from PIL import Image
 
-from ap10k_jax import box_files, keypoints, transforms
+from ap10k_jax import box_files, images, keypoints, transforms
 from ap10k_jax.data.animals import JoinedRecords, open_builder
-
-EXIF_ORIENTATION = 0x0112
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +113,8 @@ class Photographs(Sequence):
         size = image["width"], image["height"]
         xywh = np.array([0, 0, *size], np.float32)
         if box is not None:
-            turned = orientation(record["image"]) if box.displayed else 1
+            stored = io.BytesIO(record["image"])
+            turned = images.orientation(stored) if box.displayed else 1
             xywh = box.pixels(*size, turned).astype(np.float32)
         return {
             "bytes": record["image"],
@@ -124,12 +122,6 @@ class Photographs(Sequence):
             "box": xywh,
             "keypoints": self._nothing,
         }
-
-
-def orientation(photograph: bytes) -> int:
-    """How EXIF says to turn a photograph, 1 (not at all) to 8."""
-    with Image.open(io.BytesIO(photograph)) as image:
-        return int(image.getexif().get(EXIF_ORIENTATION, 1))
 
 
 def batches(
