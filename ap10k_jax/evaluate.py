@@ -19,7 +19,8 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ap10k_jax import bootstrap, codec, keypoints, metrics, transforms, visualize
-from ap10k_jax.data import animals as data
+from ap10k_jax.data import batches
+from ap10k_jax.data.animals import Animals
 from ap10k_jax.runtime import files, sharding, signals
 
 # ImageNet's, on RGB in 0..1, as every pretrained backbone here expects.
@@ -78,7 +79,7 @@ def make_predict_step(
 def predict(
     step: Callable,
     variables: dict,
-    animals: data.Animals,
+    animals: Animals,
     config: ConfigDict,
     *,
     name: str,
@@ -91,7 +92,7 @@ def predict(
     stop.
     """
     shardings = shardings or sharding.shardings()
-    batches = data.eval_batches(
+    loader = batches.eval_batches(
         animals,
         batch_size=config.eval.batch_size,
         image_size=config.data.image_size,
@@ -101,7 +102,7 @@ def predict(
     total = math.ceil(len(animals) / config.eval.batch_size)
     rows = []
     bar = {"total": total, "desc": name, "unit": "batch", "leave": False}
-    for own in tqdm(batches, **bar, disable=jax.process_index() > 0):
+    for own in tqdm(loader, **bar, disable=jax.process_index() > 0):
         signals.check()
         points = np.asarray(step(variables, sharding.split(own["image"], shardings)))
         batch = own | sharding.gather({name: own[name] for name in ("center", "scale", "index")})
@@ -135,7 +136,7 @@ def row(annotation: dict, points: Float[np.ndarray, "k 3"]) -> dict:
     }
 
 
-def score(animals: data.Animals, rows: list[dict], *, sigmas: str) -> dict:
+def score(animals: Animals, rows: list[dict], *, sigmas: str) -> dict:
     """`metrics.evaluate` on exactly the animals that were predicted.
 
     Raises RuntimeError where an animal was lost on the way, or its species: our own mistake, which
@@ -148,7 +149,7 @@ def score(animals: data.Animals, rows: list[dict], *, sigmas: str) -> dict:
     return result
 
 
-def full_score(animals: data.Animals, rows: list[dict], *, sigmas: str) -> dict:
+def full_score(animals: Animals, rows: list[dict], *, sigmas: str) -> dict:
     """`score`, and what a report adds to it.
 
     `AP_by_sigmas` with every vector there is for the joints, `instance_AP` (every animal counting
@@ -187,7 +188,7 @@ def write_predictions(path: Path, rows: list[dict]) -> None:
 
 
 def picture(
-    animals: data.Animals, rows: list[dict], *, sigmas: str, side: int = 240
+    animals: Animals, rows: list[dict], *, sigmas: str, side: int = 240
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The best, median and worst animals by OKS, a row each: predicted beside true skeletons."""
     records = [animals.annotation(i) for i in range(len(animals))]
@@ -205,7 +206,7 @@ def picture(
     # What nobody labelled is not scored, and was never taught: it would only hide the rest.
     predicted[..., 2] *= truth[..., 2] > 0
     for i in visualize.best_median_worst(similarity):
-        crop = data.upright(animals[i], image_size=side)
+        crop = batches.upright(animals[i], image_size=side)
         matrix = transforms.affine_matrix(crop["center"], crop["scale"], size=(side, side))
         moved = [
             np.column_stack([transforms.apply_affine(points[:, :2], matrix), points[:, 2]])

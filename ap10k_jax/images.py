@@ -6,9 +6,17 @@ memory is bounded before it is taken.
 
 import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
-from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 MAX_BYTES = 100 << 20  # of a file
 MAX_PIXELS = 200_000_000  # 0.6 GB once decoded
@@ -63,6 +71,18 @@ def header(data: bytes) -> Header:
                 ) from error
             return _bounded(found)
     raise ValueError(f"not a readable photograph (no {', '.join(FORMATS)}; {len(data)} bytes)")
+
+
+def orientation(file: str | Path | BinaryIO) -> int:
+    """EXIF's number for how to turn a photograph to show it: 1 (as it is stored) to 8.
+
+    Raises ValueError where the header is broken.
+    """
+    try:
+        with Image.open(file) as image:
+            return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception as error:  # on broken bytes Pillow raises nearly every kind of exception
+        raise ValueError("its EXIF, which says how the boxes lie, is broken") from error
 
 
 def _bounded(found: Header) -> Header:

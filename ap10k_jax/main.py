@@ -45,8 +45,8 @@ from ap10k_jax import (
     transforms,
     visualize,
 )
-from ap10k_jax.data import animals as data
-from ap10k_jax.data import decoded_cache, inputs, patches
+from ap10k_jax.data import batches, decoded_cache, inputs, patches, subsets
+from ap10k_jax.data.animals import SPLITS, Animals, open_builder, read_annotations
 from ap10k_jax.predict import predictor
 from ap10k_jax.runtime import compile_cache, distributed, errors, files, sharding, signals
 from tfds_ap10k import build, synthetic, taxonomy
@@ -162,7 +162,7 @@ def run_here(
         with mistakes_in("init_from", config.init_from):
             check_joints(config, joints)
 
-    found = data.built(config.data.name, config.data.dir).info.metadata["report"]
+    found = open_builder(config.data.name, config.data.dir).info.metadata["report"]
     drawn = draw_images(config, workdir) if config.draw.images else {}
     splits = names(config.eval.splits)
     scored = {split: open_animals(config, split, config.eval.species, drawn) for split in splits}
@@ -183,7 +183,9 @@ def run_here(
     if config.data.labels_per_species:
         training, hidden = few_labels(config, workdir, training)
     with mistakes_in("batch_size", config.batch_size):
-        data.steps_per_epoch(len(training), config.batch_size, drop_remainder=config.drop_remainder)
+        batches.steps_per_epoch(
+            len(training), config.batch_size, drop_remainder=config.drop_remainder
+        )
     with mistakes_in("eval.splits", config.eval.splits):
         check_unseen(training, {name: scored[name] for name in splits if name == "test"})
     unlabelled = {}
@@ -195,10 +197,10 @@ def run_here(
     # Only now: a mistake until here can be mended in the same place.
     opened = {"train": training, "validation": validation, **scored, **unlabelled}
     begin(workdir, config, joints, opened, source=source.kind, found=found)
-    if source.kind in ("cache", "device"):
+    if source.kind == "device":
         # a photograph that cannot be decoded
         with distributed.first_ahead("patches"), mistakes_in("data.name", config.data.name):
-            source.kept.fill(threads=config.data.loader_threads)
+            source.examples.fill(threads=config.data.loader_threads)
     passes = train.epochs_as_passes(config, passes_per_epoch(config, training))
     method = train.supervised(passes, training, shardings, source)
     whole = len(training) >= config.batch_size
@@ -225,7 +227,7 @@ def begin(
     workdir: Path,
     config: ConfigDict,
     joints: keypoints.KeypointSet,
-    animals: dict[str, data.Animals],
+    animals: dict[str, Animals],
     *,
     source: str | None = None,
     found: Mapping | None = None,
@@ -266,7 +268,9 @@ def check(config: ConfigDict, *, device_count: int) -> None:
     largest = models.LARGEST_IMAGE
     fits = 0 < size <= largest and size % 32 == 0
     expect(fits, "data.image_size", f"a positive multiple of 32, at most {largest}")
-    expect(config.data.input in inputs.INPUTS, "data.input", f"one of {', '.join(inputs.INPUTS)}")
+    choices = f"one of {', '.join(inputs.INPUTS)}"
+    text = inputs.REMOVED.get(config.data.input, choices)
+    expect(config.data.input in inputs.INPUTS, "data.input", text)
     for field, low, high in BOUNDS:
         value = value_of(config, field)
         expect(low <= value <= high, field, f"at least {low}, at most {high}")  # refuses NaN too
@@ -299,8 +303,8 @@ def check(config: ConfigDict, *, device_count: int) -> None:
         expect(config.batch_parts == 1, "batch_parts", f"1 {with_labels_only}")
         expect(not config.model.remat, "model.remat", f"False {with_labels_only}")
         expect(config.data.input != "device", "data.input", f"not device {with_labels_only}")
-    unknown = [s for s in names(config.eval.splits) if s not in data.SPLITS]
-    expect(not unknown, "eval.splits", f"comma-separated names out of {', '.join(data.SPLITS)}")
+    unknown = [s for s in names(config.eval.splits) if s not in SPLITS]
+    expect(not unknown, "eval.splits", f"comma-separated names out of {', '.join(SPLITS)}")
     expect(config.eval.decode in codec.METHODS, "eval.decode", f"one of {', '.join(codec.METHODS)}")
     expect(config.eval.sigmas in metrics.SIGMAS, "eval.sigmas", "corrected or paper")
     if problems:
@@ -315,7 +319,7 @@ def value_of(config: ConfigDict, field: str) -> object:
 def check_against_data(config: ConfigDict) -> keypoints.KeypointSet:
     """The joints of the built data set; UserError names what the config asks in vain."""
     name = config.data.name
-    contents = data.annotations(data.built(name, config.data.dir), config.data.neck)
+    contents = read_annotations(open_builder(name, config.data.dir), config.data.neck)
     joints = keypoints.of_annotations(next(iter(contents.values())))
     asked, has = config.model.num_keypoints, len(joints)
     if asked != has:
@@ -365,7 +369,7 @@ def check_joints(config: ConfigDict, joints: keypoints.KeypointSet) -> None:
     print(f"{source} {text}: its last layer has to learn them anew")
 
 
-def check_unseen(training: data.Animals, tests: dict[str, data.Animals]) -> None:
+def check_unseen(training: Animals, tests: dict[str, Animals]) -> None:
     """Raises ValueError where photographs are trained on and tested on."""
     seen = {training.image(i)["file_name"] for i in range(len(training))}
     for name, animals in tests.items():
@@ -380,13 +384,13 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def open_animals(config: ConfigDict, split: str, species: str, drawn: dict) -> data.Animals:
+def open_animals(config: ConfigDict, split: str, species: str, drawn: dict) -> Animals:
     """The animals of a split; `species` names species and families, "" all of them.
 
     Of images that `draw_images` chose, validation is what is trained on: no others are left.
     """
     part = "test" if split == "test" else "train"
-    animals = data.Animals.open(
+    animals = Animals.open(
         config.data.name,
         "all" if drawn else split,
         data_dir=config.data.dir,
@@ -402,7 +406,7 @@ def open_animals(config: ConfigDict, split: str, species: str, drawn: dict) -> d
     return animals
 
 
-def passes_per_epoch(config: ConfigDict, training: data.Animals) -> float:
+def passes_per_epoch(config: ConfigDict, training: Animals) -> float:
     """Passes over the training animals in an epoch of the config; printed where it is not 1.
 
     With `epochs_of_whole_split` an epoch shows as many images as the whole training split has.
@@ -417,7 +421,7 @@ def passes_per_epoch(config: ConfigDict, training: data.Animals) -> float:
     return whole / own
 
 
-def choose_input(config: ConfigDict, animals: data.Animals) -> inputs.Input:
+def choose_input(config: ConfigDict, animals: Animals) -> inputs.Input:
     """Where training crops come from; printed. Raises ValueError, see `inputs.choose`."""
     folder = Path(config.data.dir).expanduser()
     pixels = decoded_cache.DecodedPhotographs(animals, folder / "photographs")
@@ -433,24 +437,22 @@ def choose_input(config: ConfigDict, animals: data.Animals) -> inputs.Input:
 
 
 def draw_images(config: ConfigDict, workdir: Path) -> dict:
-    """The images to train on and to test on, see `data.draw`; written to draw.json."""
+    """The images to train on and to test on, see `subsets.draw`; written to draw.json."""
     plain = config.copy_and_resolve_references()
     plain.data.max_animals = 0
     animals = open_animals(plain, "all", config.data.species, {})
     with mistakes_in("draw.images", config.draw.images):
-        drawn = data.draw(animals, images=config.draw.images, seed=config.draw.seed)
+        drawn = subsets.draw(animals, images=config.draw.images, seed=config.draw.seed)
     drawn["train"] = drawn["train"][: config.draw.shots or None]
     write_choice(workdir / "draw.json", drawn)
     return drawn
 
 
-def few_labels(
-    config: ConfigDict, workdir: Path, training: data.Animals
-) -> tuple[data.Animals, data.Animals]:
+def few_labels(config: ConfigDict, workdir: Path, training: Animals) -> tuple[Animals, Animals]:
     """The animals that keep their labels and those that do not; written to labels.json."""
     count = config.data.labels_per_species
     with mistakes_in("data.labels_per_species", count):
-        chosen = data.few_labels(training, images=count, seed=config.seed)
+        chosen = subsets.few_labels(training, images=count, seed=config.seed)
     write_choice(workdir / "labels.json", chosen)
     return training.of_images({*chosen["labelled"]}), training.of_images({*chosen["hidden"]})
 
@@ -480,7 +482,7 @@ def prepare_data(config: ConfigDict) -> None:
 def score(
     config: ConfigDict,
     workdir: Path,
-    scored: dict[str, data.Animals],
+    scored: dict[str, Animals],
     predict_step: Callable,
     shardings: sharding.Shardings,
     variables: dict,

@@ -11,7 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ap10k_jax import keypoints
-from ap10k_jax.data import animals as data
+from ap10k_jax.data.animals import Animals
 from ap10k_jax.runtime import errors, file_lock, files
 
 # Fields that change where and how fast a run goes, but not its numbers: they may differ between
@@ -104,7 +104,7 @@ def version_of(package: str) -> str:
 
 def write_environment(
     workdir: Path,
-    animals: dict[str, data.Animals],
+    animals: dict[str, Animals],
     *,
     source: str | None = None,
     found: Mapping | None = None,

@@ -44,8 +44,8 @@ from ap10k_jax import (
     train,
     transforms,
 )
-from ap10k_jax.data import animals as data
 from ap10k_jax.data import unlabeled
+from ap10k_jax.data.animals import Animals
 from ap10k_jax.report import plots
 from ap10k_jax.runtime import sharding
 
@@ -319,7 +319,7 @@ def mean_teacher(
 
 
 def open_pool(
-    config: ConfigDict, hidden: data.Animals | None, *, num_keypoints: int
+    config: ConfigDict, hidden: Animals | None, *, num_keypoints: int
 ) -> dict[str, Sequence[dict]]:
     """The sources of animals without labels: train's hidden ones, and the split `unlabeled`.
 

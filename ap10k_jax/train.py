@@ -28,8 +28,8 @@ from ap10k_jax import (
     run_log,
     transforms,
 )
-from ap10k_jax.data import animals as data
-from ap10k_jax.data import inputs
+from ap10k_jax.data import batches, device_crops, inputs
+from ap10k_jax.data.animals import Animals
 from ap10k_jax.models import layers, ops
 from ap10k_jax.runtime import compile_cache, distributed, sharding, signals
 
@@ -361,15 +361,15 @@ def is_unfinished(workdir: Path) -> bool:
 
 def supervised(
     config: ConfigDict,
-    animals: data.Animals,
+    animals: Animals,
     shardings: sharding.Shardings,
-    source: inputs.Input = inputs.STREAM,
+    source: inputs.Input | None = None,
 ) -> Method:
     """Learning from labelled animals alone, as in the paper; epochs are passes, see
     `epochs_as_passes`."""
-    on_device = source.kind == "device"
-    batches = data.train_batches(
-        animals,
+    source = source or inputs.stream(animals)
+    loader = batches.train_batches(
+        source.examples,
         batch_size=config.batch_size,
         epochs=config.epochs,
         seed=config.seed,
@@ -379,27 +379,22 @@ def supervised(
         multiple_of=shardings.batch.mesh.size * config.batch_parts,
         rows=functools.partial(sharding.rows, shardings),
         threads=config.data.loader_threads,
-        kept=source.kept,
-        cut=not on_device,
     )
     make_step = functools.partial(
         make_train_step, parts=config.batch_parts, remat=config.model.remat
     )
-    if not on_device:
-        return Method(batches, ("image", "keypoints", "weights"), init_state, make_step)
-    make_step = inputs.make_step(
-        make_step,
-        source.kept,
-        image_size=config.data.image_size,
-        places=animals.places,
+    if source.kind != "device":
+        return Method(loader, ("image", "keypoints", "weights"), init_state, make_step)
+    make_step = device_crops.make_step(
+        make_step, source.examples, image_size=config.data.image_size
     )
-    return Method(batches, ("index", "matrix", "keypoints", "weights"), init_state, make_step)
+    return Method(loader, ("index", "matrix", "keypoints", "weights"), init_state, make_step)
 
 
 class Window:
     """The steps since the last line of the log: their numbers, photographs and times."""
 
-    def __init__(self, animals: data.Animals):
+    def __init__(self, animals: Animals):
         self._animals = animals
         self._steps: list[tuple[int, dict, np.ndarray]] = []
         self._start = time.perf_counter()
@@ -462,8 +457,8 @@ def train(
     workdir: Path,
     module: nn.Module,
     initial: dict | None,
-    animals: data.Animals,
-    validation: data.Animals,
+    animals: Animals,
+    validation: Animals,
     predict_step: Callable,
     shardings: sharding.Shardings,
     method: Method | None = None,
@@ -476,7 +471,7 @@ def train(
     saved at the step where it was told to.
     """
     method = method or supervised(config, animals, shardings)
-    steps_per_epoch = data.steps_per_epoch(
+    steps_per_epoch = batches.steps_per_epoch(
         len(animals), config.batch_size, drop_remainder=config.drop_remainder
     )
     total_steps = config.epochs * steps_per_epoch

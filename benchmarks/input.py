@@ -30,8 +30,8 @@ import cv2
 import numpy as np
 
 from ap10k_jax import evaluate, transforms
-from ap10k_jax.data import animals as data
-from ap10k_jax.data import decoded_cache, patches
+from ap10k_jax.data import batches, decoded_cache, patches
+from ap10k_jax.data.animals import Animals, decode_example
 from tfds_ap10k import build, synthetic
 
 AUGMENTATION = transforms.Augmentation()
@@ -153,10 +153,10 @@ def heatmaps(points: np.ndarray, weights: np.ndarray, side: int) -> np.ndarray:
 
 
 def measure(
-    animals: data.Animals,
+    animals: Animals,
     raw: Path,
     pixels: decoded_cache.DecodedPhotographs,
-    kept: patches.Patches,
+    small: patches.Patches,
     size: int,
     rounds: int,
 ) -> tuple[list[dict], float]:
@@ -178,7 +178,7 @@ def measure(
 
             rng = functools.partial(np.random.default_rng, (number, i))
             example = clock("stream", "read", animals.__getitem__, i)
-            opened = clock("stream", "decode", data.decoded, example)
+            opened = clock("stream", "decode", decode_example, example)
             ours = functools.partial(transforms.sample, size=(size, size), **options)
             sample = clock("stream", "draw the view and cut", ours, opened, rng())
             example = clock("decoded", "read", pixels.__getitem__, i)
@@ -186,13 +186,9 @@ def measure(
             np.testing.assert_array_equal(again["image"], sample["image"])
             differences.append(np.abs(sample["image"].astype(int) - crop).mean())
 
-            from_patch = functools.partial(kept.framed, image_size=size, **options)
-            for who, stage, cut in (
-                ("cache", "draw the view and cut", True),
-                ("device", "draw the view", False),
-            ):
-                labels = clock(who, "read", animals.labels, i)
-                clock(who, stage, functools.partial(from_patch, cut=cut), labels, rng())
+            view = functools.partial(small.random_crop, image_size=size, augmentation=AUGMENTATION)
+            labels = clock("device", "read", small.__getitem__, i)
+            clock("device", "draw the view", view, labels, rng())
 
             # what decoding less would be worth
             stored = np.frombuffer(path.read_bytes(), np.uint8)
@@ -221,31 +217,26 @@ def report(by_round: list[dict], count: int) -> None:
     )
     print(f"| reference | {1000 / np.median(whole):,.0f} | 1 | |")
     print(f"| reference, crops alone | {1000 / np.median(crop_only):,.0f} | | 1 |")
-    for who in ("stream", "decoded", "cache", "device"):
+    for who in ("stream", "decoded", "device"):
         ours = sums(who)
         ratios = [np.median(other / ours) for other in (whole, crop_only)]
         print(f"| {who} | {1000 / np.median(ours):,.0f} | {ratios[0]:.2f} | {ratios[1]:.2f} |")
 
 
 def whole_loader(
-    animals: data.Animals,
+    animals: Animals,
     pixels: decoded_cache.DecodedPhotographs,
-    kept: patches.Patches,
+    small: patches.Patches,
     size: int,
     seconds: float,
 ) -> None:
     """The loader as training uses it: images a CPU-second of all threads, and a second."""
     print("\n| loader | threads | images / CPU-s | images / s |\n|---|---|---|---|")
-    ways = {
-        "stream": {},
-        "decoded": {"kept": pixels},
-        "cache": {"kept": kept},
-        "device": {"kept": kept, "cut": False},
-    }
+    sources = {"stream": animals, "decoded": pixels, "device": small}
     for threads in (1, 2, 4):
-        for name, options in ways.items():
-            options = {**options, "batch_size": 50, "epochs": 10_000, "seed": 0}
-            loader = data.train_batches(animals, image_size=size, threads=threads, **options)
+        for name, source in sources.items():
+            options = {"batch_size": 50, "epochs": 10_000, "seed": 0}
+            loader = batches.train_batches(source, image_size=size, threads=threads, **options)
             count, cpu, wall = 0, time.process_time(), time.perf_counter()
             for batch in loader:
                 count += len(batch["index"])
@@ -271,18 +262,18 @@ def main() -> None:
         images = json.loads(coco_file.read_text())["images"]
         write_copies(coco_file, folder / "raw", flags.copies or max(1, 100 // len(images)))
         build.build("split1", manual_dir=folder / "raw", data_dir=folder)
-        animals = data.Animals.open("ap10k/split1", "train", data_dir=folder)
+        animals = Animals.open("ap10k/split1", "train", data_dir=folder)
         sizes = [p.stat().st_size for p in (folder / "raw" / "data").iterdir()]
         print(f"{len(animals)} animals; a JPEG has {np.mean(sizes) / 1000:.0f} kB on average\n")
 
-        kept = patches.Patches(
+        small = patches.Patches(
             animals, folder / "patches", image_size=flags.image_size, augmentation=AUGMENTATION
         )
         cpu = time.process_time()
-        kept.fill(threads=2)
+        small.fill(threads=2)
         cpu = time.process_time() - cpu
         cost = f"{1000 * cpu / len(animals):.1f} CPU-ms an animal"
-        print(f"Patches: {kept.bytes / len(animals) / 1e6:.2f} MB and, once, {cost}.\n")
+        print(f"Patches: {small.bytes / len(animals) / 1e6:.2f} MB and, once, {cost}.\n")
 
         pixels = decoded_cache.DecodedPhotographs(animals, folder / "photographs")
         cpu = time.process_time()
@@ -293,13 +284,13 @@ def main() -> None:
         print(f"Pixels: {pixels.bytes / len(animals) / 1e6:.2f} MB and, once, {cost}.\n")
 
         by_round, difference = measure(
-            animals, folder / "raw", pixels, kept, flags.image_size, flags.rounds
+            animals, folder / "raw", pixels, small, flags.image_size, flags.rounds
         )
         report(by_round, len(animals))
         print(
             f"\nStreamed crops differ from the reference's by {difference:.3f} of 255 on average."
         )
-        whole_loader(animals, pixels, kept, flags.image_size, seconds=5)
+        whole_loader(animals, pixels, small, flags.image_size, seconds=5)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 from ap10k_jax import keypoints, models, train
-from ap10k_jax.data import animals as data
+from ap10k_jax.data.animals import Animals
 from ap10k_jax.runtime import sharding
 from tfds_ap10k import taxonomy
 
@@ -119,9 +119,9 @@ def data_sets(rounds: int) -> None:
     print("\n| animals | open, CPU-ms | first order of an epoch, CPU-ms |\n|---|---|---|")
     for count in ANIMALS:
         coco, records = annotations(count), Records(count)
-        opened = data.Animals(records, coco, fingerprint="")
+        opened = Animals(records, coco, fingerprint="")
         ways = {
-            "open": lambda r=records, c=coco: data.Animals(r, c, fingerprint=""),
+            "open": lambda r=records, c=coco: Animals(r, c, fingerprint=""),
             "order": lambda a=opened: first_places(a),
         }
         taken = in_turns(ways, rounds)
@@ -129,7 +129,7 @@ def data_sets(rounds: int) -> None:
         print(f"| {count:,} | {cells} |", flush=True)
 
 
-def first_places(animals: data.Animals) -> list[int]:
+def first_places(animals: Animals) -> list[int]:
     """The animals of the first batch of an epoch, in the order of training."""
     order = grain.MapDataset.range(len(animals)).seed(0).shuffle()
     return [order[i] for i in range(64)]

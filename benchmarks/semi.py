@@ -27,7 +27,8 @@ from ml_collections import ConfigDict
 from ap10k_jax import checkpoint, evaluate, main, run_directory, semi, train
 from ap10k_jax.configs import few_label
 from ap10k_jax.configs import semi as semi_config
-from ap10k_jax.data import animals as data
+from ap10k_jax.data import batches, subsets
+from ap10k_jax.data.animals import Animals
 from ap10k_jax.runtime import sharding
 
 LABELS = "5,quickstart"
@@ -75,13 +76,13 @@ def learn(folder: Path, seed: int, arm: str) -> dict[str, dict[str, float]]:
     config.seed = seed + 1000  # another order than the start's; the labels stay
     shardings = sharding.shardings()
     opened = {
-        split: data.Animals.open(config.data.name, split, data_dir=config.data.dir)
+        split: Animals.open(config.data.name, split, data_dir=config.data.dir)
         for split in ("train", *SPLITS)
     }
     animals = opened["train"]
-    chosen = data.few_labels(animals, images=config.data.labels_per_species, seed=seed)
+    chosen = subsets.few_labels(animals, images=config.data.labels_per_species, seed=seed)
     labelled, hidden = (animals.of_images({*chosen[part]}) for part in ("labelled", "hidden"))
-    per_pass = data.steps_per_epoch(
+    per_pass = batches.steps_per_epoch(
         len(labelled), config.batch_size, drop_remainder=config.drop_remainder
     )
     labelled = animals if arm == "all" else labelled

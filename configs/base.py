@@ -65,10 +65,10 @@ def get_config() -> ConfigDict:
     # Where training crops come from. "stream" decodes every photograph every time; "decoded" keeps
     # the pixels in data.dir/photographs (13 GB for each of AP-10K's splits) and cuts the same crops
     # to the bit. "auto" is "decoded" where half of the memory and half of the free disk are enough,
-    # else "stream". "cache" cuts crops from small pictures of every animal, kept in
-    # data.dir/patches (4 GB), and "device" does so in the accelerator's memory: the least work for
-    # the host, but softer crops, which cost a small network on small crops about .01 of AP
-    # (benchmarks/RESULTS.md): these two must be asked for.
+    # else "stream". "device" cuts crops in the accelerator's memory, from small pictures of every
+    # animal that are kept in data.dir/patches (4 GB): the least work for the host, but softer
+    # crops, which cost a small network on small crops about .01 of AP (benchmarks/RESULTS.md):
+    # this one must be asked for.
     config.data.input = "auto"
 
     # Transfer and few-shot (Table 10): the images of data.species are divided anew.

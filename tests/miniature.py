@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ap10k_jax import evaluate, keypoints, main, train
-from ap10k_jax.data import animals as data
+from ap10k_jax.data import batches
 from ap10k_jax.reproduce import plan
 from ap10k_jax.runtime import errors, sharding
 from tfds_ap10k import build, synthetic
@@ -87,10 +87,12 @@ def share_steps(monkeypatch: pytest.MonkeyPatch) -> None:
             compiled[module] = make_train_step(module, optimizer, shardings, **options)
         return compiled[module]
 
-    train_batches = data.train_batches
+    train_batches = batches.train_batches
     monkeypatch.setattr(train, "make_train_step", train_step)
     monkeypatch.setattr(
-        data, "train_batches", lambda *args, **kw: train_batches(*args, **kw | {"multiple_of": 8})
+        batches,
+        "train_batches",
+        lambda *args, **kw: train_batches(*args, **kw | {"multiple_of": 8}),
     )
     monkeypatch.setattr(evaluate, "make_predict_step", functools.cache(evaluate.make_predict_step))
 

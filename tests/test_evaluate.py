@@ -6,22 +6,23 @@ import numpy as np
 import pytest
 
 from ap10k_jax import evaluate, keypoints, metrics
-from ap10k_jax.data import animals as data
+from ap10k_jax.data import batches
+from ap10k_jax.data.animals import Animals
 
 
 @pytest.fixture(scope="module")
 def animals(synthetic_dir):
-    return data.Animals.open("ap10k/split1", "validation", data_dir=synthetic_dir)
+    return Animals.open("ap10k/split1", "validation", data_dir=synthetic_dir)
 
 
 class Oracle:
     """In place of a compiled step: the true keypoints of each crop in turn, with score 1."""
 
     def __init__(self, animals, config, shift=0.0):
-        batches = data.eval_batches(
+        loader = batches.eval_batches(
             animals, batch_size=config.eval.batch_size, image_size=config.data.image_size
         )
-        self._points = iter([batch["keypoints"] + shift for batch in batches])
+        self._points = iter([batch["keypoints"] + shift for batch in loader])
 
     def __call__(self, variables, images):
         points = next(self._points)
@@ -46,7 +47,7 @@ def test_crowds_change_no_number_of_a_report(animals, config):
         | {"bbox": [0, 0, 20, 20], "area": 999, "num_keypoints": 0, "keypoints": [0] * 51}
         for i, image in enumerate(coco["images"])
     ]
-    crowded = data.Animals(
+    crowded = Animals(
         animals._source, coco | {"annotations": coco["annotations"] + crowds}, fingerprint=""
     )
     assert len(crowded.ground_truth()["annotations"]) > len(animals)

@@ -13,7 +13,7 @@ import pytest
 from jax import export as jax_export
 
 from ap10k_jax import evaluate, export, keypoints, models, visualize
-from ap10k_jax.data import animals as data
+from ap10k_jax.data.animals import Animals, decode_example
 from ap10k_jax.predict import Predictor
 
 RUNNER = Path(__file__).parents[1] / "examples" / "run_onnx.py"
@@ -22,8 +22,8 @@ RUNNER = Path(__file__).parents[1] / "examples" / "run_onnx.py"
 @pytest.fixture(scope="module")
 def photographs(synthetic_dir):
     """Pixels and boxes of 20 animals."""
-    animals = data.Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
-    examples = [data.decoded(animals[i]) for i in range(20)]
+    animals = Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
+    examples = [decode_example(animals[i]) for i in range(20)]
     return [e["image"] for e in examples], [e["box"] for e in examples]
 
 

@@ -20,7 +20,8 @@ from ap10k_jax import (
     train,
     transforms,
 )
-from ap10k_jax.data import animals as data
+from ap10k_jax.data import batches
+from ap10k_jax.data.animals import Animals
 from ap10k_jax.runtime import errors
 from tfds_ap10k import build
 
@@ -64,7 +65,7 @@ def built(own):
 
 @pytest.fixture(scope="module")
 def animals(built):
-    return data.Animals.open(built[0], "validation", data_dir=built[1])
+    return Animals.open(built[0], "validation", data_dir=built[1])
 
 
 @pytest.fixture(scope="module")
@@ -135,10 +136,12 @@ def test_a_mirrored_crop_has_left_and_right_exchanged(animals):
         **{"shift_probability": 0, "half_body_probability": 0},
     )
     options = {"batch_size": 1, "epochs": 1, "seed": 0, "image_size": 64}
-    plain = {int(b["index"][0]): b for b in data.eval_batches(animals, batch_size=1, image_size=64)}
+    plain = {
+        int(b["index"][0]): b for b in batches.eval_batches(animals, batch_size=1, image_size=64)
+    }
     order = keypoints.mirror_order(animals.keypoint_set.pairs, len(animals.keypoint_set))
     assert (order != np.arange(len(order))).any()
-    for batch in data.train_batches(animals, augmentation=still, **options):
+    for batch in batches.train_batches(animals, augmentation=still, **options):
         before = plain[int(batch["index"][0])]
         np.testing.assert_array_equal(batch["weights"], before["weights"][:, order])
         seen = batch["weights"][0] > 0

@@ -11,7 +11,8 @@ import pytest
 from ap10k_jax import checkpoint, codec, evaluate, keypoints, main, metrics, models, semi, train
 from ap10k_jax.configs import few_label
 from ap10k_jax.configs import semi as semi_config
-from ap10k_jax.data import animals as data
+from ap10k_jax.data import subsets
+from ap10k_jax.data.animals import Animals
 
 PAIRS = keypoints.AP10K.pairs
 
@@ -309,7 +310,7 @@ def test_a_run_is_scored_by_its_teacher_and_a_killed_one_goes_on_to_the_bit(
     stored = tmp_path / "whole" / "checkpoints" / str(best)
     teacher = checkpoint.ocp.load(stored, checkpointable_name="variables")
     jax.tree.map(np.testing.assert_array_equal, variables, teacher)
-    animals = data.Animals.open("ap10k/split1", "validation", data_dir=semi_run.data.dir)
+    animals = Animals.open("ap10k/split1", "validation", data_dir=semi_run.data.dir)
     step = evaluate.make_predict_step(module, main.sharding.shardings())
     rows = evaluate.predict(step, variables, animals, semi_run, name="validation")
     scores = evaluate.score(animals, rows, sigmas="corrected")
@@ -327,7 +328,7 @@ def test_few_labels_are_written_down_and_hide_the_rest(semi_run, tmp_path):
     species = {a["category_id"] for a in training.ground_truth()["annotations"]}
     assert len(images[0]) == len(species)
     semi_run.seed = 1
-    other = data.few_labels(training, images=1, seed=1)
+    other = subsets.few_labels(training, images=1, seed=1)
     assert other["labelled"] != chosen["labelled"]
     with pytest.raises(main.errors.UserError, match="names other images"):
         main.few_labels(semi_run, tmp_path, training)

@@ -16,7 +16,8 @@ from test_paper_report import made_up
 
 from ap10k_jax import checkpoint, evaluate, initial_weights, keypoints, main, metrics, run_directory
 from ap10k_jax.convert import torch_names
-from ap10k_jax.data import animals as data
+from ap10k_jax.data import batches
+from ap10k_jax.data.animals import Animals
 from ap10k_jax.predict import predictor
 from ap10k_jax.reproduce import paper_report, plan, results, tables
 from tfds_ap10k import annotations, build, oddities
@@ -140,7 +141,7 @@ def test_photographs_that_are_in_two_splits_to_the_byte_are_in_every_report(tmp_
         "000000000003.jpg in train is 000000000004.jpg in train"
     ]
     assert said in oddities.describe(found)
-    animals = data.Animals.open("ap10k/split1", "train", data_dir=tmp_path / "built")
+    animals = Animals.open("ap10k/split1", "train", data_dir=tmp_path / "built")
     run_directory.write_environment(tmp_path, {"train": animals}, found=found)
     (start,) = json.loads((tmp_path / "environment.json").read_text())
     assert start["photographs_in_two_splits"] == [said]
@@ -150,7 +151,7 @@ def test_photographs_that_are_in_two_splits_to_the_byte_are_in_every_report(tmp_
 
 
 def test_a_run_refuses_photographs_that_it_is_tested_on(animals, synthetic_dir):
-    training = data.Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
+    training = Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
     main.check_unseen(training, {"test": animals})
     with pytest.raises(ValueError, match=r"photographs of test are trained on, such as \w+\.jpg"):
         main.check_unseen(training, {"test": training})
@@ -158,7 +159,7 @@ def test_a_run_refuses_photographs_that_it_is_tested_on(animals, synthetic_dir):
 
 def test_environment_tells_the_splits_apart(animals, synthetic_dir, tmp_path):
     """Who reports val as test is found out by the fingerprints."""
-    validation = data.Animals.open("ap10k/split1", "validation", data_dir=synthetic_dir)
+    validation = Animals.open("ap10k/split1", "validation", data_dir=synthetic_dir)
     run_directory.write_environment(tmp_path, {"validation": validation, "test": animals})
     (start,) = json.loads((tmp_path / "environment.json").read_text())
     prints = start["fingerprints"]
@@ -240,7 +241,7 @@ def test_converted_coco_weights_keep_their_joints(nano, tmp_path, monkeypatch, c
 
 @pytest.fixture(scope="module")
 def animals(synthetic_dir):
-    return data.Animals.open("ap10k/split1", "test", data_dir=synthetic_dir)
+    return Animals.open("ap10k/split1", "test", data_dir=synthetic_dir)
 
 
 def row_of(animals, index):
@@ -271,7 +272,7 @@ def test_an_animal_that_is_lost_is_counted_and_refused(animals):
 
 
 def test_a_batch_that_is_lost_on_the_way_is_refused(animals, config, monkeypatch):
-    whole = data.eval_batches
+    whole = batches.eval_batches
 
     def lossy(*args, **options):
         return list(whole(*args, **options))[:-1]
@@ -281,7 +282,7 @@ def test_a_batch_that_is_lost_on_the_way_is_refused(animals, config, monkeypatch
 
     config.eval.batch_size = 8  # one for each device
     assert len(evaluate.predict(step, {}, animals, config, name="test")) == len(animals)
-    monkeypatch.setattr(data, "eval_batches", lossy)
+    monkeypatch.setattr(batches, "eval_batches", lossy)
     with pytest.raises(RuntimeError, match=rf"test: \d+ predictions for {len(animals)} animals"):
         evaluate.predict(step, {}, animals, config, name="test")
 

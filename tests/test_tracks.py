@@ -8,7 +8,8 @@ import pytest
 
 from ap10k_jax import checkpoint, main, train
 from ap10k_jax.configs import base, cdtl, cross_dataset, dg_inter, dg_intra, few_label, sl, transfer
-from ap10k_jax.data import animals as data
+from ap10k_jax.data import subsets
+from ap10k_jax.data.animals import SPLITS, Animals
 from ap10k_jax.runtime import errors
 from tfds_ap10k import taxonomy
 
@@ -52,9 +53,9 @@ def test_few_species_are_shown_for_as_many_images_as_the_whole_split_has(config,
     config.data.dir = str(synthetic_dir)
     training = main.open_animals(config, "train", config.data.species, {})
     if config.data.labels_per_species:
-        chosen = data.few_labels(training, images=config.data.labels_per_species, seed=0)
+        chosen = subsets.few_labels(training, images=config.data.labels_per_species, seed=0)
         training = training.of_images({*chosen["labelled"]})
-    whole = data.Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
+    whole = Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
     passes = main.passes_per_epoch(config, training)
     if config.epochs_of_whole_split:
         assert passes * images_of(training) == pytest.approx(images_of(whole))
@@ -129,11 +130,11 @@ def test_transfer_decays_linearly_and_few_shot_is_fixed():
 
 @pytest.fixture
 def every_animal(synthetic_dir):
-    return data.Animals.open("ap10k/split1", "all", data_dir=synthetic_dir)
+    return Animals.open("ap10k/split1", "all", data_dir=synthetic_dir)
 
 
 def test_all_splits_together_are_every_animal_once(synthetic_dir, every_animal):
-    splits = [data.Animals.open("ap10k/split1", s, data_dir=synthetic_dir) for s in data.SPLITS]
+    splits = [Animals.open("ap10k/split1", s, data_dir=synthetic_dir) for s in SPLITS]
     assert len(every_animal) == sum(map(len, splits))
     wanted = [split[i] for split in splits for i in range(len(split))]
     for i, example in enumerate(wanted):
@@ -145,7 +146,7 @@ def test_all_splits_together_are_every_animal_once(synthetic_dir, every_animal):
 
 def test_images_are_divided_by_the_draw_and_none_is_on_both_sides(every_animal):
     ids = {every_animal.annotation(i)["image_id"] for i in range(len(every_animal))}
-    drawn = data.draw(every_animal, images=20, seed=1)
+    drawn = subsets.draw(every_animal, images=20, seed=1)
     assert len(drawn["train"]) == len(set(drawn["train"])) == 20
     assert set(drawn["train"]) | set(drawn["test"]) == ids
     assert not set(drawn["train"]) & set(drawn["test"])
@@ -159,13 +160,13 @@ def test_the_draw_follows_from_ids_and_seed_alone(every_animal):
         def annotation(self, i):
             return every_animal.annotation(len(every_animal) - 1 - i)
 
-    one = data.draw(every_animal, images=20, seed=1)
-    assert data.draw(Shuffled(), images=20, seed=1) == one
-    other = data.draw(every_animal, images=20, seed=2)
+    one = subsets.draw(every_animal, images=20, seed=1)
+    assert subsets.draw(Shuffled(), images=20, seed=1) == one
+    other = subsets.draw(every_animal, images=20, seed=2)
     assert other["sha256"] != one["sha256"]
     assert other["test"] != one["test"]
     # frozen: another library version must not draw other images unnoticed
-    fixed = data.draw(Ids(range(1, 11)), images=4, seed=1)
+    fixed = subsets.draw(Ids(range(1, 11)), images=4, seed=1)
     assert fixed["train"] == FIXED
     assert fixed["sha256"] == FIXED_HASH
 
@@ -189,7 +190,7 @@ FIXED_HASH = "68976b176749c6a9904cc5ed3291e63161cf72d226f836fe8fcc43f3b7ff2300"
 
 def test_a_draw_that_leaves_nothing_to_test_on_is_refused(every_animal, config, tmp_path):
     with pytest.raises(ValueError, match="leaves none to test on"):
-        data.draw(Ids(range(5)), images=5, seed=0)
+        subsets.draw(Ids(range(5)), images=5, seed=0)
     config.draw.images = 140
     with pytest.raises(errors.UserError, match=r"config.draw.images=140: 48 images"):
         main.run(config, tmp_path / "run")

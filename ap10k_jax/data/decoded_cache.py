@@ -31,7 +31,7 @@ SPARE = 1 << 30  # bytes of the disk that are left to others, such as checkpoint
 
 
 class Source(Protocol):
-    """What is asked of `data.Animals`."""
+    """What is asked of `Animals`."""
 
     images: Sequence[dict]
     image_places: Int[np.ndarray, "n"]
@@ -41,6 +41,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> dict: ...
     def labels(self, index: int) -> dict: ...
+    def random_crop(self, example: dict, rng: np.random.Generator, **options) -> dict: ...
 
 
 class DecodedPhotographs(Sequence):
@@ -84,6 +85,10 @@ class DecodedPhotographs(Sequence):
         if file and self._left is not None:
             self._keep(file, place, image)
         return example | {"image": image}
+
+    def random_crop(self, example: dict, rng: np.random.Generator, **options) -> dict:
+        """A random crop of one of these examples; options as in `Animals.random_crop`."""
+        return self.animals.random_crop(example, rng, **options)
 
     def _opened(self) -> pixel_file.File | None:
         """The files, to be written by nobody else or only read; None while there are none."""
@@ -143,22 +148,3 @@ class DecodedPhotographs(Sequence):
         if first:
             folder = self._rows.folder
             tqdm.write(f"no more decoded photographs are kept in {folder}: {error.strerror}")
-
-
-def memory(root: Path = Path("/")) -> int:
-    """Bytes of memory that this process may use: the machine's, or less by its control groups."""
-    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    with contextlib.suppress(OSError):
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if not controllers:  # version 2
-                groups, name = root / "sys/fs/cgroup", "memory.max"
-            elif "memory" in controllers.split(","):
-                groups, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
-            else:
-                continue
-            group = groups / path.lstrip("/")
-            for folder in (group, *group.parents):
-                with contextlib.suppress(OSError, ValueError):  # "max" is no number
-                    sizes.append(int((folder / name).read_text()))
-    return min(sizes)

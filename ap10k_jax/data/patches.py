@@ -2,9 +2,9 @@
 
 A patch is the part of the photograph that any crop of the animal can show (`transforms.reach`),
 shrunk with antialiasing to at most `side` pixels on each axis, in the upper left of a black square.
-Cutting a crop from it takes a small part of the time that decoding the photograph takes. Patches
-are one and a half times as wide as the crop: then a median AP-10K photograph, of which crops show
-two image pixels as one, loses little but what a crop cannot show anyway.
+The accelerator cuts crops from it (data/device_crops.py). Patches are one and a half times as wide
+as the crop: then a median AP-10K photograph, of which crops show two image pixels as one, loses
+little but what a crop cannot show anyway.
 
 The files of a split (data/pixel_file.py), a row an animal, are named by a digest of all that
 decides the pixels, so that other data, sizes or augmentation never meet old patches. Runs on some
@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -32,7 +33,7 @@ PHOTOGRAPHS_AT_ONCE = 64  # between two marks on disk
 
 
 class Source(Protocol):
-    """What is asked of `data.Animals`."""
+    """What is asked of `Animals`."""
 
     places: Int[np.ndarray, "n"]
     split_size: int
@@ -46,7 +47,7 @@ class Source(Protocol):
     def image(self, index: int) -> dict: ...
 
 
-class Patches:
+class Patches(Sequence):
     """The patches of a split's animals for crops of `image_size` and this augmentation."""
 
     def __init__(
@@ -136,37 +137,36 @@ class Patches:
         shape = (self.animals.split_size, self.side, self.side, 3)
         return np.memmap(self._rows.pixels_path, np.uint8, "r", shape=shape)
 
-    def framed(
+    def __len__(self) -> int:
+        return len(self.animals)
+
+    def __getitem__(self, index: int) -> dict:
+        """An animal's labels: the device has the pixels."""
+        return self.animals.labels(index)
+
+    def random_crop(
         self,
-        labels: dict,
-        rng: np.random.Generator | None,
+        example: dict,
+        rng: np.random.Generator,
         *,
-        cut: bool,
         image_size: int,
         augmentation: transforms.Augmentation,
-        keypoint_set: keypoints.KeypointSet,
         shift_seed: int = 0,
     ) -> dict:
-        """An animal's random crop, or without `cut` the `matrix` from crop to patch pixels."""
-        index = int(labels["index"])
+        """A random crop without its pixels: `matrix` (2, 3) leads from crop to patch pixels."""
+        index = int(example["index"])
         image = self.animals.image(index)
         view = transforms.frame(
-            labels,
+            example,
             rng,
             image_size=(image["width"], image["height"]),
             size=(image_size, image_size),
             augmentation=augmentation,
-            keypoint_set=keypoint_set,
+            keypoint_set=self.animals.keypoint_set,
             shift_seed=shift_seed,
         )
-        matrix = transforms.compose(self._matrix(index), view.pop("matrix"))
-        if not cut:
-            return view | {"matrix": matrix.astype(np.float32)}
-        patch = np.asarray(self.pixels[self.animals.places[index]])
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        return view | {
-            "image": cv2.warpAffine(patch, matrix, (image_size, image_size), flags=flags)
-        }
+        matrix = transforms.compose(self._matrix(index), view["matrix"])
+        return view | {"matrix": matrix.astype(np.float32)}
 
     @functools.cached_property
     def _regions(self) -> Int[np.ndarray, "n 4"]:

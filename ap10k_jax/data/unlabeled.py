@@ -21,12 +21,9 @@ import grain
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
-from PIL import Image
 
-from ap10k_jax import box_files, keypoints, transforms
-from ap10k_jax.data import animals as data
-
-EXIF_ORIENTATION = 0x0112
+from ap10k_jax import box_files, images, keypoints, transforms
+from ap10k_jax.data.animals import JoinedRecords, open_builder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +49,7 @@ WEAK = transforms.Augmentation(
 
 
 class Photographs(Sequence):
-    """The animals of a split without annotations; a Grain source of examples as data.Animals."""
+    """The animals of a split without annotations; a Grain source of examples as Animals."""
 
     def __init__(
         self,
@@ -89,7 +86,7 @@ class Photographs(Sequence):
         num_keypoints: int = 17,
     ) -> "Photographs | None":
         """Those of a built data set; None if it has no such split. Raises boxes.BoxFileError."""
-        builder = data.built(name, data_dir)
+        builder = open_builder(name, data_dir)
         coco = builder.info.metadata["annotations"].get("unlabeled")
         if coco is None:
             return None
@@ -116,7 +113,8 @@ class Photographs(Sequence):
         size = image["width"], image["height"]
         xywh = np.array([0, 0, *size], np.float32)
         if box is not None:
-            turned = orientation(record["image"]) if box.displayed else 1
+            stored = io.BytesIO(record["image"])
+            turned = images.orientation(stored) if box.displayed else 1
             xywh = box.pixels(*size, turned).astype(np.float32)
         return {
             "bytes": record["image"],
@@ -124,12 +122,6 @@ class Photographs(Sequence):
             "box": xywh,
             "keypoints": self._nothing,
         }
-
-
-def orientation(photograph: bytes) -> int:
-    """How EXIF says to turn a photograph, 1 (not at all) to 8."""
-    with Image.open(io.BytesIO(photograph)) as image:
-        return int(image.getexif().get(EXIF_ORIENTATION, 1))
 
 
 def batches(
@@ -148,7 +140,7 @@ def batches(
 
     A batch holds what `two_views` returns. All are whole: one may reach into the next pass.
     """
-    joined = sources[0] if len(sources) == 1 else data.Joined(sources)
+    joined = sources[0] if len(sources) == 1 else JoinedRecords(sources)
     views = functools.partial(
         two_views,
         image_size=image_size,

@@ -24,7 +24,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from PIL import ExifTags, Image
 
 from ap10k_jax import box_files, images, transforms
 from ap10k_jax.predict import video
@@ -293,10 +292,9 @@ def _boxes_of(file: str, boxes: box_files.BoxFile | None) -> Sequence[box_files.
 def _orientation(file: str) -> int:
     """How a photograph is to be shown, in EXIF's numbers; 1 is as it is stored."""
     try:
-        with Image.open(file) as image:
-            return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception as error:  # on broken bytes Pillow raises nearly every kind of exception
-        raise ValueError(f"{file}: its EXIF, which says how the boxes lie, is broken") from error
+        return images.orientation(file)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def _check_name(file: str) -> None:

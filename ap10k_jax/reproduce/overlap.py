@@ -22,7 +22,7 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from ap10k_jax import main, metrics, run_directory
-from ap10k_jax.data import animals as data
+from ap10k_jax.data.animals import Animals, open_builder
 from ap10k_jax.report import document
 from ap10k_jax.reproduce import plan, tables
 from tfds_ap10k import hashes
@@ -66,7 +66,7 @@ def between(first: str, second: str, data_dir: str | Path | None, cache: Path) -
         ]
     builders = {}
     for name in (first, second):
-        builders[name] = data.built(name, data_dir)
+        builders[name] = open_builder(name, data_dir)
         if not builders[name].info.initialized:
             raise NotChecked(f"{name} is not built here")
     search = {
@@ -192,7 +192,7 @@ def _look(number: tables.Number, steps: Mapping[str, plan.Step], cache: Path) ->
     return Exposure(name, source, target, matches, seen & ids, len(ids), *aps, "")
 
 
-def _ap(animals: data.Animals, rows: list[dict], ids: set[int], sigmas: str) -> float | None:
+def _ap(animals: Animals, rows: list[dict], ids: set[int], sigmas: str) -> float | None:
     """The AP on these photographs alone; None without any."""
     if not ids:
         return None

@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 
 from ap10k_jax import transforms
-from ap10k_jax.data import animals as data
-from ap10k_jax.data import decoded_cache, patches, pixel_file
-from ap10k_jax.runtime import file_lock
+from ap10k_jax.data import batches, decoded_cache, pixel_file
+from ap10k_jax.data.animals import Animals, decode_example
+from ap10k_jax.runtime import file_lock, memory
 
 SIZE = 64
 
 
 @pytest.fixture(scope="module")
 def animals(synthetic_dir):
-    return data.Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
+    return Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
 
 
-def batches(animals, **options):
+def read_batches(source, **options):
     options = {"batch_size": 8, "epochs": 2, "seed": 0, "image_size": SIZE} | options
-    return list(data.train_batches(animals, **options))
+    return list(batches.train_batches(source, **options))
 
 
 def assert_same(some, others):
@@ -46,7 +46,7 @@ def count_decoded(monkeypatch):
 
 @pytest.fixture
 def streamed(animals):
-    return batches(animals)
+    return read_batches(animals)
 
 
 def missing(kept):
@@ -61,7 +61,7 @@ def test_crops_are_the_streamed_ones_and_photographs_are_decoded_once(
     names = count_decoded(monkeypatch)
     monkeypatch.setattr(decoded_cache, "BETWEEN_MARKS", between_marks)
     kept = decoded_cache.DecodedPhotographs(animals, tmp_path)
-    assert_same(batches(animals, kept=kept, threads=threads), streamed)
+    assert_same(read_batches(kept, threads=threads), streamed)
     images = {animals.image(i)["file_name"] for i in range(len(animals))}
     assert set(names) == images
     if between_marks == 1:
@@ -69,7 +69,7 @@ def test_crops_are_the_streamed_ones_and_photographs_are_decoded_once(
         assert len(names) <= (len(images) if threads == 1 else len(animals))
     names.clear()
     again = decoded_cache.DecodedPhotographs(animals, tmp_path)  # as another run has it
-    assert_same(batches(animals, kept=again, threads=threads), streamed)
+    assert_same(read_batches(again, threads=threads), streamed)
     assert not names
 
 
@@ -89,7 +89,7 @@ def test_an_example_is_the_animals_with_its_pixels(animals, tmp_path):
     kept = decoded_cache.DecodedPhotographs(animals, tmp_path)
     assert len(kept) == len(animals)
     for _ in range(2):  # decoded, then read
-        example, wanted = kept[3], data.decoded(animals[3])
+        example, wanted = kept[3], decode_example(animals[3])
         assert example.keys() == wanted.keys()
         for name, values in wanted.items():
             np.testing.assert_array_equal(example[name], values)
@@ -99,7 +99,7 @@ def test_it_says_what_it_takes(synthetic_dir, animals, tmp_path):
     kept = decoded_cache.DecodedPhotographs(animals, tmp_path)
     assert kept.bytes == sum(3 * image["width"] * image["height"] for image in animals.images)
     options = {"data_dir": synthetic_dir, "species": ("Felidae",)}
-    few = data.Animals.open("ap10k/split1", "train", **options)
+    few = Animals.open("ap10k/split1", "train", **options)
     some = decoded_cache.DecodedPhotographs(few, tmp_path)
     assert 0 < some.bytes < kept.bytes
     half = few.of_images({few.image(0)["id"]})
@@ -121,7 +121,7 @@ def test_other_data_have_other_files(animals, tmp_path, other):
     same = {name: getattr(animals, name) for name in ("fingerprint", "photographs_sha256")}
     assert all(same.values())
     for facts in (same, same | other):
-        kept = data.Animals(animals._source, animals.ground_truth(), **facts)
+        kept = Animals(animals._source, animals.ground_truth(), **facts)
         decoded_cache.DecodedPhotographs(kept, tmp_path)[0]
     assert len(list(tmp_path.glob("*.pixels"))) == 2
 
@@ -137,7 +137,7 @@ def test_a_full_disk_costs_time_and_no_crop(animals, streamed, tmp_path, monkeyp
 
     monkeypatch.setattr(os, "pwrite", fills_up)
     kept = decoded_cache.DecodedPhotographs(animals, tmp_path)
-    assert_same(batches(animals, kept=kept), streamed)
+    assert_same(read_batches(kept), streamed)
     said = capsys.readouterr().out
     assert said.count("no more decoded photographs are kept") == 1
     assert f"{tmp_path}: No space left" in said
@@ -146,7 +146,7 @@ def test_a_full_disk_costs_time_and_no_crop(animals, streamed, tmp_path, monkeyp
 def test_a_disk_that_others_need_is_not_filled(animals, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(decoded_cache, "SPARE", 1 << 60)
     kept = decoded_cache.DecodedPhotographs(animals, tmp_path)
-    batches(animals, kept=kept, epochs=1)
+    read_batches(kept, epochs=1)
     assert "no more decoded photographs are kept" in capsys.readouterr().out
     assert missing(kept) == len(set(animals.image_places.tolist()))
 
@@ -158,14 +158,14 @@ def test_rows_that_the_disk_has_not_taken_do_not_count(animals, streamed, tmp_pa
     kept = decoded_cache.DecodedPhotographs(animals, tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fails)
-        assert_same(batches(animals, kept=kept), streamed)
+        assert_same(read_batches(kept), streamed)
     assert missing(kept) == len(set(animals.image_places.tolist()))
 
 
 def test_a_folder_without_leave_costs_time_and_no_crop(animals, streamed, tmp_path):
     (tmp_path / "file").write_text("no folder")
     kept = decoded_cache.DecodedPhotographs(animals, tmp_path / "file" / "photographs")
-    assert_same(batches(animals, kept=kept), streamed)
+    assert_same(read_batches(kept), streamed)
 
 
 @pytest.mark.parametrize("count", [0, 9])
@@ -184,18 +184,18 @@ def test_photographs_of_somebody_else_are_read(animals, streamed, tmp_path, monk
     monkeypatch.setattr(pixel_file, "File", refused)
     names = count_decoded(monkeypatch)
     kept = decoded_cache.DecodedPhotographs(animals, tmp_path)
-    assert_same(batches(animals, kept=kept, threads=1), streamed)
+    assert_same(read_batches(kept, threads=1), streamed)
     assert len(set(names)) == count
 
 
 def test_marks_that_cannot_be_read_are_none(animals, streamed, tmp_path):
-    batches(animals, kept=decoded_cache.DecodedPhotographs(animals, tmp_path))
+    read_batches(decoded_cache.DecodedPhotographs(animals, tmp_path))
     (path,) = tmp_path.glob("*.marks")
     path.unlink()
     path.mkdir()
     kept = decoded_cache.DecodedPhotographs(animals, tmp_path)
     assert missing(kept) == len(set(animals.image_places.tolist()))
-    assert_same(batches(animals, kept=kept), streamed)
+    assert_same(read_batches(kept), streamed)
 
 
 def test_what_one_process_writes_another_reads_at_once(animals, tmp_path, monkeypatch):
@@ -219,34 +219,32 @@ def test_what_one_process_writes_another_reads_at_once(animals, tmp_path, monkey
 def test_deleted_files_are_no_black_photographs(animals, streamed, tmp_path):
     for kinds in (("pixels", "marks"), ("pixels",), ("marks",)):
         kept = decoded_cache.DecodedPhotographs(animals, tmp_path)
-        batches(animals, kept=kept, epochs=1)
+        read_batches(kept, epochs=1)
         for kind in kinds:
             next(tmp_path.glob(f"*.{kind}")).unlink()
-        assert_same(batches(animals, kept=kept), streamed)
+        assert_same(read_batches(kept), streamed)
         another = decoded_cache.DecodedPhotographs(animals, tmp_path)
-        assert_same(batches(animals, kept=another), streamed)
-        assert_same(batches(animals, kept=kept), streamed)
+        assert_same(read_batches(another), streamed)
+        assert_same(read_batches(kept), streamed)
 
 
 def test_marks_of_other_pixels_are_noticed(animals, streamed, tmp_path):
     # as in a copy of the folder, made while it was written: the marks came later than the pixels
-    batches(animals, kept=decoded_cache.DecodedPhotographs(animals, tmp_path))
+    read_batches(decoded_cache.DecodedPhotographs(animals, tmp_path))
     (path,) = tmp_path.glob("*.pixels")
     with path.open("r+b") as file:
         file.write(bytes(path.stat().st_size // 2))
     kept = decoded_cache.DecodedPhotographs(animals, tmp_path)
-    assert_same(batches(animals, kept=kept), streamed)
+    assert_same(read_batches(kept), streamed)
 
 
 def test_pixels_cut_short_are_decoded_anew(animals, streamed, tmp_path, monkeypatch):
     monkeypatch.setattr(decoded_cache, "BETWEEN_MARKS", 1)
-    batches(animals, kept=decoded_cache.DecodedPhotographs(animals, tmp_path))
+    read_batches(decoded_cache.DecodedPhotographs(animals, tmp_path))
     (path,) = tmp_path.glob("*.pixels")
     os.truncate(path, 1000)
     names = count_decoded(monkeypatch)
-    assert_same(
-        batches(animals, kept=decoded_cache.DecodedPhotographs(animals, tmp_path)), streamed
-    )
+    assert_same(read_batches(decoded_cache.DecodedPhotographs(animals, tmp_path)), streamed)
     assert names
 
 
@@ -254,14 +252,14 @@ def test_a_photograph_of_another_size_than_recorded_is_decoded_every_time(animal
     truth = animals.ground_truth()
     wrong = truth["images"][animals.image_places[0]] | {"width": 5}
     truth |= {"images": [wrong if i["id"] == wrong["id"] else i for i in truth["images"]]}
-    animals = data.Animals(animals._source, truth, fingerprint="wrong size")
+    animals = Animals(animals._source, truth, fingerprint="wrong size")
     kept = decoded_cache.DecodedPhotographs(animals, tmp_path)
     for _ in range(2):
-        np.testing.assert_array_equal(kept[0]["image"], data.decoded(animals[0])["image"])
+        np.testing.assert_array_equal(kept[0]["image"], decode_example(animals[0])["image"])
 
 
 def test_a_photograph_that_cannot_be_decoded_is_named(animals, tmp_path):
-    class Faulty(data.Animals):
+    class Faulty(Animals):
         def __getitem__(self, index):
             return super().__getitem__(index) | {"bytes": b"\xff\xd8 no more"}
 
@@ -274,28 +272,15 @@ def test_two_runs_may_share_the_files(animals, streamed, tmp_path, monkeypatch):
     monkeypatch.setattr(decoded_cache, "BETWEEN_MARKS", 3)
     runs = [decoded_cache.DecodedPhotographs(animals, tmp_path) for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
-        for made in pool.map(lambda kept: batches(animals, kept=kept), runs):
+        for made in pool.map(lambda kept: read_batches(kept), runs):
             assert_same(made, streamed)
     del runs
     gc.collect()
     for _ in range(2):  # what the other one held is written by the first
-        batches(animals, kept=decoded_cache.DecodedPhotographs(animals, tmp_path))
+        read_batches(decoded_cache.DecodedPhotographs(animals, tmp_path))
     names = count_decoded(monkeypatch)
-    assert_same(
-        batches(animals, kept=decoded_cache.DecodedPhotographs(animals, tmp_path)), streamed
-    )
+    assert_same(read_batches(decoded_cache.DecodedPhotographs(animals, tmp_path)), streamed)
     assert not names
-
-
-def test_only_what_was_made_of_these_animals_is_taken(animals, tmp_path):
-    other = data.Animals(animals._source, animals.ground_truth(), fingerprint="other")
-    options = {"image_size": SIZE, "augmentation": transforms.Augmentation()}
-    for kept in (
-        decoded_cache.DecodedPhotographs(other, tmp_path),
-        patches.Patches(other, tmp_path, **options),
-    ):
-        with pytest.raises(ValueError, match="of other animals"):
-            data.train_batches(animals, kept=kept, batch_size=8, epochs=1, seed=0)
 
 
 # --- rows
@@ -336,5 +321,5 @@ def test_memory_is_the_machines_or_less(tmp_path, groups, limits, least):
         (tmp_path / "proc/self").mkdir(parents=True)
         (tmp_path / "proc/self/cgroup").write_text(groups)
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert decoded_cache.memory(tmp_path) == (least or machine)
-    assert 0 < decoded_cache.memory() <= machine
+    assert memory.limit(tmp_path) == (least or machine)
+    assert 0 < memory.limit() <= machine

@@ -4,13 +4,14 @@ import dataclasses
 import functools
 from types import SimpleNamespace
 
+import cv2
 import jax
 import numpy as np
 import pytest
 
 from ap10k_jax import main, run_directory, run_log, train, transforms
-from ap10k_jax.data import animals as data
-from ap10k_jax.data import inputs, patches, pixel_file
+from ap10k_jax.data import batches, device_crops, inputs, patches, pixel_file
+from ap10k_jax.data.animals import Animals
 from ap10k_jax.runtime import errors, sharding
 
 SIZE = 64
@@ -18,7 +19,7 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def animals(synthetic_dir):
-    return data.Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
+    return Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
 
 
 @pytest.fixture(scope="module")
@@ -31,35 +32,43 @@ def kept(animals, synthetic_dir):
     return made
 
 
-def cut(kept, animals, batch, shardings):
-    held = inputs.upload(kept.pixels[animals.places], shardings)
+def cut(kept, batch, shardings):
+    held = device_crops.upload(kept.pixels[kept.animals.places], shardings)
     step = jax.jit(
-        lambda pixels, index, matrix: inputs.cut(pixels, index, matrix, size=(SIZE, SIZE)),
+        lambda pixels, index, matrix: device_crops.cut(pixels, index, matrix, size=(SIZE, SIZE)),
         in_shardings=(shardings.replicated, shardings.batch, shardings.batch),
     )
     return np.asarray(step(held, batch["index"], batch["matrix"]))
 
 
-def test_the_device_cuts_what_the_host_cuts(animals, kept):
+def cut_on_host(kept, batch):
+    """The crops as OpenCV cuts them from the patches."""
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.stack(
+        [
+            cv2.warpAffine(kept.pixels[kept.animals.places[i]], matrix, (SIZE, SIZE), flags=flags)
+            for i, matrix in zip(batch["index"], batch["matrix"], strict=True)
+        ]
+    )
+
+
+def test_the_device_cuts_what_the_host_cuts(kept):
     options = {"batch_size": 16, "epochs": 1, "seed": 0, "image_size": SIZE, "multiple_of": 8}
-    options |= {"kept": kept}
-    on_host = data.train_batches(animals, **options)
-    views = data.train_batches(animals, cut=False, **options)
-    for one, other in zip(on_host, views, strict=True):
-        assert "image" not in other
-        crops = cut(kept, animals, other, sharding.shardings())
+    for batch in batches.train_batches(kept, **options):
+        assert "image" not in batch
+        crops = cut(kept, batch, sharding.shardings())
         assert crops.dtype == np.uint8
-        apart = np.abs(crops.astype(int) - one["image"])
+        apart = np.abs(crops.astype(int) - cut_on_host(kept, batch))
         # OpenCV 4 reads at 1/32 pixels, on a step from black to white 8 of 255
         assert apart.max() <= 8
         assert apart.mean() < 0.2
 
 
-def test_one_and_eight_devices_cut_alike(animals, kept, one_device):
+def test_one_and_eight_devices_cut_alike(kept, one_device):
     options = {"batch_size": 16, "epochs": 1, "seed": 0, "image_size": SIZE}
-    batch = next(iter(data.train_batches(animals, kept=kept, cut=False, **options)))
+    batch = next(iter(batches.train_batches(kept, **options)))
     np.testing.assert_array_equal(
-        cut(kept, animals, batch, one_device), cut(kept, animals, batch, sharding.shardings())
+        cut(kept, batch, one_device), cut(kept, batch, sharding.shardings())
     )
 
 
@@ -69,7 +78,7 @@ def test_pixels_are_blended_and_black_beyond_the_patch():
     pixels[1, 1, 2] = [110, 120, 130]
     held = pixels.reshape(2, 4, 12)
 
-    pixel = jax.jit(functools.partial(inputs.cut, size=(1, 1)))
+    pixel = jax.jit(functools.partial(device_crops.cut, size=(1, 1)))
 
     def one(x, y):
         matrix = np.array([[[1, 0, x], [0, 1, y]]], np.float32)
@@ -94,7 +103,9 @@ def device(bytes_limit=None):
 
 
 def stand_in(gigabytes, obstacle=""):
-    return SimpleNamespace(bytes=int(gigabytes * 1e9), obstacle=lambda **share: obstacle)
+    return SimpleNamespace(
+        bytes=int(gigabytes * 1e9), obstacle=lambda **share: obstacle, animals="animals"
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,26 +117,26 @@ def stand_in(gigabytes, obstacle=""):
     ],
 )
 def test_auto_keeps_to_the_references_crops(monkeypatch, memory, size, obstacle, chosen, reason):
-    monkeypatch.setattr(inputs, "memory", lambda: memory)
+    monkeypatch.setattr(inputs.memory, "limit", lambda: memory)
     source = inputs.choose("auto", stand_in(size, obstacle), stand_in(4), device(60e9))
     assert source.kind == chosen
     assert reason in source.reason
-    assert (source.kept is None) == (chosen == "stream")
+    assert (source.examples == "animals") == (chosen == "stream")
 
 
-@pytest.mark.parametrize("asked", ["stream", "decoded", "cache", "device"])
+@pytest.mark.parametrize("asked", ["stream", "decoded", "device"])
 def test_what_is_asked_for_is_done(asked):
     decoded, small = stand_in(1e6), stand_in(4)
     for memory in (None, 12e9):
         source = inputs.choose(asked, decoded, small, device(memory))
         assert source.kind == asked
-        kept = {"stream": None, "decoded": decoded, "cache": small, "device": small}
-        assert source.kept is kept[asked]
+        examples = {"stream": decoded.animals, "decoded": decoded, "device": small}
+        assert source.examples is examples[asked]
 
 
 def test_what_is_asked_for_and_cannot_be_is_refused():
     full = stand_in(4, "the disk is full")
-    for asked, others in (("decoded", (full, stand_in(4))), ("cache", (stand_in(1), full))):
+    for asked, others in (("decoded", (full, stand_in(4))), ("device", (stand_in(1), full))):
         with pytest.raises(ValueError, match="disk is full; mend that, or choose stream"):
             inputs.choose(asked, *others, device())
     with pytest.raises(ValueError, match=r"4\.00 GB of patches; the device has 4\.0 GB; choose"):
@@ -172,20 +183,17 @@ def test_steps_get_the_crops_that_the_host_would_send(config, animals, kept):
 
     config.epochs = 1
     config.augment.update(dataclasses.asdict(transforms.Augmentation()))
-    given = {}
-    for kind in ("cache", "device"):
-        source = inputs.Input(kind, kept, "")
-        method = train.supervised(config, animals, sharding.shardings(), source)
-        batch = next(iter(method.batches))
-        if kind == "device":
-            step = inputs.make_step(make, kept, image_size=SIZE, places=animals.places)
-            _, batch = step(None, None, sharding.shardings())(
-                None, {name: batch[name] for name in method.inputs}
-            )
-        given[kind] = {name: np.asarray(batch[name]) for name in ("image", "keypoints", "weights")}
-    for name, values in given["cache"].items():
-        np.testing.assert_allclose(given["device"][name], values, atol=8 * (name == "image"))
+    source = inputs.Input("device", kept, "")
+    method = train.supervised(config, animals, sharding.shardings(), source)
+    sent = next(iter(method.batches))
+    step = device_crops.make_step(make, kept, image_size=SIZE)
+    _, batch = step(None, None, sharding.shardings())(
+        None, {name: sent[name] for name in method.inputs}
+    )
     assert set(batch) == {"image", "keypoints", "weights"}
+    np.testing.assert_allclose(batch["image"], cut_on_host(kept, sent), atol=8)
+    for name in ("keypoints", "weights"):
+        np.testing.assert_array_equal(batch[name], sent[name])
 
 
 @pytest.mark.slow
@@ -210,10 +218,6 @@ def test_a_killed_run_on_the_device_ends_as_an_uninterrupted_one(config, tmp_pat
     assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
     results = [(tmp_path / run / "results.json").read_text() for run in ("stopped", "whole")]
     assert results[0] == results[1]
-    # the host's crops are the same but for rounding, and so is what is learnt from them at first
-    config.data.input = "cache"
-    main.run(config, tmp_path / "host")
-    assert losses(tmp_path / "host")[0] == pytest.approx(losses(tmp_path / "whole")[0], rel=1e-3)
 
 
 def test_another_way_is_another_run(config, tmp_path):
@@ -222,8 +226,8 @@ def test_another_way_is_another_run(config, tmp_path):
     for same in ("auto", "decoded"):  # the same crops
         config.data.input = same
         run_directory.check(tmp_path / "run", config)
-    config.data.input = "cache"
-    with pytest.raises(errors.UserError, match=r"data\.input: auto there, cache now"):
+    config.data.input = "device"
+    with pytest.raises(errors.UserError, match=r"data\.input: auto there, device now"):
         run_directory.check(tmp_path / "run", config)
 
 
@@ -231,11 +235,18 @@ def test_an_unknown_way_and_one_without_room_are_refused(config, tmp_path, monke
     config.data.input = "disk"
     with pytest.raises(errors.UserError, match=r"config\.data\.input='disk': one of auto, stream"):
         main.run(config, tmp_path / "run")
-    config.data.input = "cache"
+    config.data.input = "device"
     monkeypatch.setattr(patches.Patches, "obstacle", lambda self: "the disk is full")
-    with pytest.raises(errors.UserError, match=r"config\.data\.input='cache': the disk is full"):
+    with pytest.raises(errors.UserError, match=r"config\.data\.input='device': the disk is full"):
         main.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_input_that_was_removed_is_refused_with_the_way_out(config, tmp_path):
+    config.data.input = "cache"
+    text = r"config\.data\.input='cache': this choice was removed; use decoded .*, or device"
+    with pytest.raises(errors.UserError, match=text):
+        main.run(config, tmp_path / "run")
 
 
 def test_a_photograph_that_makes_no_patch_is_named_without_a_traceback(
@@ -244,7 +255,7 @@ def test_a_photograph_that_makes_no_patch_is_named_without_a_traceback(
     def faulty(self, file, group):
         raise ValueError("000000000001.jpg: cannot be decoded")
 
-    config.data.input, config.data.image_size = "cache", 96  # no patches of this size yet
+    config.data.input, config.data.image_size = "device", 96  # no patches of this size yet
     monkeypatch.setattr(patches.Patches, "_write", faulty)
     with pytest.raises(errors.UserError, match=r"config\.data\.name=.*: 0+1\.jpg: cannot be"):
         main.run(config, tmp_path / "run")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ap10k_jax import transforms
-from ap10k_jax.data import animals as data
-from ap10k_jax.data import patches
+from ap10k_jax.data import batches, device_crops, patches
+from ap10k_jax.data.animals import Animals, decode_example
 
 SIZE = 64
 AUGMENTATION = transforms.Augmentation()
@@ -18,7 +18,7 @@ LABELS = ("keypoints", "weights", "center", "scale", "index")
 
 @pytest.fixture(scope="module")
 def animals(synthetic_dir):
-    return data.Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
+    return Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
 
 
 def patches_of(animals, folder, *, image_size=SIZE, **changes):
@@ -33,26 +33,33 @@ def filled(animals, tmp_path_factory):
     return kept
 
 
-def batches(animals, **options):
+def read_batches(source, **options):
     options = {"batch_size": 8, "epochs": 2, "seed": 0, "image_size": SIZE} | options
-    return list(data.train_batches(animals, **options))
+    return list(batches.train_batches(source, **options))
+
+
+def cut(small, batch):
+    """The crops of a batch, as the device cuts them."""
+    places = small.animals.places[batch["index"]]
+    pixels = small.pixels[places].reshape(len(places), small.side, -1)
+    crops = device_crops.cut(pixels, np.arange(len(places)), batch["matrix"], size=(SIZE, SIZE))
+    return np.asarray(crops)
 
 
 @pytest.mark.parametrize("shift_once", [False, True])
 def test_views_do_not_depend_on_where_the_pixels_come_from(animals, filled, shift_once):
     common = {"augmentation": dataclasses.replace(AUGMENTATION, shift_once=shift_once)}
-    streamed = batches(animals, **common)
-    for options in ({}, {"cut": False}):
-        options |= common
-        for one, other in zip(streamed, batches(animals, kept=filled, **options), strict=True):
-            for name in LABELS:
-                np.testing.assert_array_equal(one[name], other[name])
+    streamed = read_batches(animals, **common)
+    for one, other in zip(streamed, read_batches(filled, **common), strict=True):
+        assert other.keys() == one.keys() - {"image"} | {"matrix"}
+        for name in LABELS:
+            np.testing.assert_array_equal(one[name], other[name])
 
 
 def smooth(animals):
     """The animals on photographs without detail: what is left to differ is geometry."""
 
-    class Smooth(data.Animals):
+    class Smooth(Animals):
         def __getitem__(self, index):
             image = self.image(index)
             noise = np.random.default_rng(image["id"]).integers(0, 256, (4, 5, 3), np.uint8)
@@ -72,10 +79,11 @@ def test_crops_agree_but_for_resampling(animals, tmp_path):
     kept = patches_of(animals, tmp_path)
     kept.fill(threads=2)
     differences = []
-    for one, other in zip(batches(animals), batches(animals, kept=kept), strict=True):
-        apart = np.abs(one["image"].astype(int) - other["image"])
+    for one, other in zip(read_batches(animals), read_batches(kept), strict=True):
+        crops = cut(kept, other)
+        apart = np.abs(one["image"].astype(int) - crops)
         # Where either is black beyond the photograph the edge is softer by a pixel of the patch.
-        edge = (one["image"].max(-1) == 0) | (other["image"].max(-1) == 0)
+        edge = (one["image"].max(-1) == 0) | (crops.max(-1) == 0)
         near = [cv2.dilate(m.astype(np.uint8), np.ones((7, 7), np.uint8)) for m in edge]
         differences.append(apart[np.stack(near) == 0])
     differences = np.concatenate(differences)
@@ -87,7 +95,7 @@ def test_crops_agree_but_for_resampling(animals, tmp_path):
 def test_what_a_crop_can_show_is_in_the_patch(animals, tmp_path):
     # White photographs: within the photograph every crop is white, so that a region cut too small
     # would show as black. Small animals, so that regions end inside the photograph.
-    class White(data.Animals):
+    class White(Animals):
         def labels(self, index):
             labels, image = super().labels(index), self.image(index)
             middle = np.array([image["width"], image["height"]]) / 2
@@ -113,9 +121,9 @@ def test_what_a_crop_can_show_is_in_the_patch(animals, tmp_path):
     assert np.all(kept._regions[:9, 2:] < sizes), "the test should have regions of a part"
     augmentation = dataclasses.replace(AUGMENTATION, **certain)
     options = {"epochs": 20, "augmentation": augmentation}
-    for batch in batches(animals, kept=kept, **options):
+    for batch in read_batches(kept, **options):
         # no crop leaves these photographs: they are ten times as wide as the animals
-        assert batch["image"].min() >= 254
+        assert cut(kept, batch).min() >= 254
 
 
 def test_patches_are_not_larger_than_the_photograph_and_black_beyond(animals, filled):
@@ -125,33 +133,33 @@ def test_patches_are_not_larger_than_the_photograph_and_black_beyond(animals, fi
         patch = filled.pixels[animals.places[i]]
         assert not patch[high:].any()
         assert not patch[:, wide:].any()
-        photograph = data.decoded(animals[i])["image"][y : y + height, x : x + width]
+        photograph = decode_example(animals[i])["image"][y : y + height, x : x + width]
         shrunk = cv2.resize(photograph, (wide, high), interpolation=cv2.INTER_AREA)
         np.testing.assert_array_equal(patch[:high, :wide], shrunk)
 
 
-def test_crops_do_not_depend_on_the_threads(animals, filled):
-    one, many = (batches(animals, kept=filled, threads=threads) for threads in (1, 5))
+def test_crops_do_not_depend_on_the_threads(filled):
+    one, many = (read_batches(filled, threads=threads) for threads in (1, 5))
     for a, b in zip(one, many, strict=True):
-        np.testing.assert_array_equal(a["image"], b["image"])
+        np.testing.assert_array_equal(a["matrix"], b["matrix"])
 
 
-def test_a_restored_iterator_goes_on_where_it_was(animals, filled):
-    options = {"batch_size": 8, "epochs": 2, "seed": 0, "image_size": SIZE, "kept": filled}
-    iterator = iter(data.train_batches(animals, **options))
+def test_a_restored_iterator_goes_on_where_it_was(filled):
+    options = {"batch_size": 8, "epochs": 2, "seed": 0, "image_size": SIZE}
+    iterator = iter(batches.train_batches(filled, **options))
     next(iterator)
     state, rest = iterator.get_state(), list(iterator)
-    again = iter(data.train_batches(animals, **options))
+    again = iter(batches.train_batches(filled, **options))
     again.set_state(state)
     for one, other in zip(rest, again, strict=True):
-        np.testing.assert_array_equal(one["image"], other["image"])
+        np.testing.assert_array_equal(one["matrix"], other["matrix"])
 
 
 def test_a_few_species_fill_their_rows_and_the_rest_is_added(
     synthetic_dir, animals, filled, tmp_path
 ):
     options = {"data_dir": synthetic_dir, "species": ("Felidae",)}
-    few = data.Animals.open("ap10k/split1", "train", **options)
+    few = Animals.open("ap10k/split1", "train", **options)
     assert 0 < len(few) < len(animals)
     patches_of(few, tmp_path).fill(threads=1)
     whole = patches_of(animals, tmp_path)
@@ -161,8 +169,6 @@ def test_a_few_species_fill_their_rows_and_the_rest_is_added(
     # an animal has the same row whoever is chosen
     row_of = {animals.annotation(i)["id"]: animals.places[i] for i in range(len(animals))}
     assert few.places.tolist() == [row_of[few.annotation(i)["id"]] for i in range(len(few))]
-    with pytest.raises(ValueError, match="of other animals"):
-        batches(few, kept=whole)
 
 
 def test_a_killed_filling_goes_on(animals, filled, tmp_path, monkeypatch):
@@ -214,7 +220,7 @@ def test_what_changes_what_can_be_seen_makes_patches_anew(animals, filled, chang
 
 
 def test_other_data_make_patches_anew(animals, filled):
-    other = data.Animals(animals._source, animals.ground_truth(), fingerprint="other")
+    other = Animals(animals._source, animals.ground_truth(), fingerprint="other")
     assert len(patches_of(other, filled.folder).missing()) == len(animals)
 
 
@@ -247,7 +253,7 @@ def test_patches_that_are_not_what_was_written_are_made_anew(animals, filled, tm
 
 
 def test_a_faulty_photograph_is_named(animals, tmp_path):
-    class Faulty(data.Animals):
+    class Faulty(Animals):
         def __getitem__(self, index):
             return super().__getitem__(index) | {"bytes": b"\xff\xd8 no more"}
 

@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 
 from ap10k_jax import checkpoint, evaluate, keypoints
-from ap10k_jax.data import animals as data
+from ap10k_jax.data.animals import Animals, decode_example
 from ap10k_jax.predict import Predictor, predictor
 from ap10k_jax.runtime import sharding
 
 
 @pytest.fixture(scope="module")
 def animals(synthetic_dir):
-    return data.Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
+    return Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
 
 
 @pytest.fixture(scope="module")
 def photographs(animals):
     """Pixels and boxes of the first animals."""
-    examples = [data.decoded(animals[i]) for i in range(min(len(animals), 5))]
+    examples = [decode_example(animals[i]) for i in range(min(len(animals), 5))]
     return [e["image"] for e in examples], [e["box"] for e in examples]
 
 
@@ -31,7 +31,7 @@ def test_predictions_are_the_evaluations(checkpoint_dir, predictor, animals, con
     module, variables, _ = checkpoint.load(checkpoint_dir)
     step = evaluate.make_predict_step(module, sharding.shardings())
     rows = evaluate.predict(step, variables, animals, config, name="test")
-    images = [data.decoded(animals[i])["image"] for i in range(len(animals))]
+    images = [decode_example(animals[i])["image"] for i in range(len(animals))]
     boxes = [animals.annotation(i)["bbox"] for i in range(len(animals))]
     found = predictor(images, boxes)
     assert len(found) == len(rows) > 8  # more than one batch, the last not full

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ap10k_jax import evaluate, run_log
-from ap10k_jax.data import animals as data
+from ap10k_jax.data.animals import SPLITS, Animals, open_builder, read_annotations
 from ap10k_jax.reproduce import overlap, paper_report, plan, tables
 from tfds_ap10k import build, hashes
 
@@ -43,7 +43,7 @@ def steps(folder, tmp_path):
     (step,) = (s for s in plan.make(cells, settings, tmp_path) if s.cell.name == CELL)
     step.workdir.mkdir(parents=True)
     (step.workdir / "config.json").write_text(step.config.to_json())
-    animals = data.Animals.open(TARGET, "test", data_dir=folder)
+    animals = Animals.open(TARGET, "test", data_dir=folder)
     trained = names_in(folder, *overlap.TRAINED)
     rows = []
     for i in range(len(animals)):
@@ -60,7 +60,7 @@ def steps(folder, tmp_path):
 
 
 def names_in(folder, *splits):
-    contents = data.annotations(data.built(SOURCE, folder))
+    contents = read_annotations(open_builder(SOURCE, folder))
     return {image["file_name"] for split in splits for image in contents[split]["images"]}
 
 
@@ -68,13 +68,13 @@ def names_in(folder, *splits):
 def test_the_photographs_of_two_built_data_sets_are_matched_once(folder, tmp_path, monkeypatch):
     matches = overlap.between(SOURCE, TARGET, folder, tmp_path)
     same = {m.first.file_name for m in matches if m.first.file_name == m.second.file_name}
-    assert same == names_in(folder, *data.SPLITS)
+    assert same == names_in(folder, *SPLITS)
     assert len(matches) <= len(same) + 4  # drawings share their backgrounds
-    of_split = {split: names_in(folder, split) for split in data.SPLITS}
+    of_split = {split: names_in(folder, split) for split in SPLITS}
     assert all(m.first.file_name in of_split[m.first.split] for m in matches)
     ids = {
         (split, image["file_name"]): image["id"]
-        for split, coco in data.annotations(data.built(TARGET, folder)).items()
+        for split, coco in read_annotations(open_builder(TARGET, folder)).items()
         for image in coco["images"]
     }
     assert all(ids[m.second.split, m.second.file_name] == m.second.image_id for m in matches)
@@ -95,7 +95,7 @@ def test_the_report_counts_what_was_seen_and_scores_the_rest(folder, steps, tmp_
     found = {one.name: one for one in overlap.look(tmp_path, steps)}
     assert len(found) == 8
     direct = found["animal_pose (neck: throat) to ap10k, direct"]
-    tests = data.Animals.open(TARGET, "test", data_dir=folder)
+    tests = Animals.open(TARGET, "test", data_dir=folder)
     tested = {tests.image(i)["file_name"] for i in range(len(tests))}
     trained = names_in(folder, *overlap.TRAINED)
     assert direct.tested == len(tested)

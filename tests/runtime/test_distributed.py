@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from ap10k_jax.data import animals as data
+from ap10k_jax.data import batches
+from ap10k_jax.data.animals import Animals
 from ap10k_jax.runtime import distributed, errors, sharding
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "1", "SLURM_LOCALID": "1"}
@@ -16,7 +17,7 @@ SLURM = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "1", "SLURM_LOCALID": "1"}
 
 @pytest.fixture(scope="module")
 def animals(synthetic_dir):
-    return data.Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
+    return Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
 
 
 def shared(batches_of, processes, devices_each):
@@ -27,14 +28,14 @@ def shared(batches_of, processes, devices_each):
         share = (process * devices_each, (process + 1) * devices_each)
         return lambda size: range(*(place * size // count for place in share))
 
-    parts = [list(batches_of(rows_of(process))) for process in range(processes)]
-    for batches in zip(*parts, strict=True):
-        assert len({len(batch["index"]) for batch in batches}) == 1
-        yield {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    shares = [list(batches_of(rows_of(process))) for process in range(processes)]
+    for parts in zip(*shares, strict=True):
+        assert len({len(batch["index"]) for batch in parts}) == 1
+        yield {name: np.concatenate([batch[name] for batch in parts]) for name in parts[0]}
 
 
-def equal(batches, others):
-    for a, b in zip(batches, others, strict=True):
+def equal(some, others):
+    for a, b in zip(some, others, strict=True):
         assert a.keys() == b.keys()
         for name in a:
             np.testing.assert_array_equal(a[name], b[name], err_msg=name)
@@ -42,22 +43,22 @@ def equal(batches, others):
 
 @pytest.mark.parametrize("process_count", [2, 4])
 def test_processes_read_together_what_one_reads_alone(animals, process_count):
-    def batches(rows=range):
+    def load(rows=range):
         options = {"batch_size": 16, "epochs": 2, "seed": 3, "image_size": 32, "multiple_of": 8}
-        return data.train_batches(animals, **options, rows=rows)
+        return batches.train_batches(animals, **options, rows=rows)
 
     assert len(animals) % 16 % 8, "the last batch of an epoch should need filling up"
-    equal(shared(batches, process_count, 8 // process_count), batches())
+    equal(shared(load, process_count, 8 // process_count), load())
 
 
 def test_processes_score_every_animal_once(animals):
     assert len(animals) % 2, "an odd number divides among no processes"
 
-    def batches(rows=range):
-        return data.eval_batches(animals, batch_size=16, image_size=32, rows=rows)
+    def load(rows=range):
+        return batches.eval_batches(animals, batch_size=16, image_size=32, rows=rows)
 
-    together = list(shared(batches, 2, 4))
-    equal(together, batches())
+    together = list(shared(load, 2, 4))
+    equal(together, load())
     index = np.concatenate([batch["index"] for batch in together])
     assert sorted(index[index >= 0]) == list(range(len(animals)))
 
@@ -68,10 +69,10 @@ def test_a_process_reads_only_its_rows(animals, monkeypatch):
     monkeypatch.setattr(
         type(animals), "__getitem__", lambda self, i: read.append(i) or whole(self, i)
     )
-    batches = data.eval_batches(
+    loader = batches.eval_batches(
         animals, batch_size=16, image_size=32, rows=lambda size: range(size // 2, size)
     )
-    wanted = [i for batch in batches for i in batch["index"].tolist() if i >= 0]
+    wanted = [i for batch in loader for i in batch["index"].tolist() if i >= 0]
     # of the last batch some rows are copies of its first ones
     assert set(read) - set(wanted) <= set(range(len(animals) // 16 * 16, len(animals)))
     assert set(wanted) <= set(read)
@@ -81,7 +82,7 @@ def test_an_iterators_state_is_the_same_in_every_process(animals):
     states = []
     for rows in (range, lambda size: range(size // 2), lambda size: range(size // 2, size)):
         iterator = iter(
-            data.train_batches(
+            batches.train_batches(
                 animals, batch_size=16, epochs=2, seed=0, image_size=32, multiple_of=8, rows=rows
             )
         )

@@ -13,7 +13,7 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from ap10k_jax import checkpoint, main, run_log, train
-from ap10k_jax.data import animals as data
+from ap10k_jax.data import batches
 from ap10k_jax.reproduce import __main__ as reproduce
 from ap10k_jax.reproduce import plan, tables
 from ap10k_jax.runtime import signals
@@ -67,7 +67,7 @@ def signalled(function, count):
 
 def run_until(config, workdir, moment, count):
     """Start the run, which is told to stop in that call of this moment; what it says."""
-    place = {"a step": (train, "next_batch"), "scoring": (data, "eval_batches")}[moment]
+    place = {"a step": (train, "next_batch"), "scoring": (batches, "eval_batches")}[moment]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(*place, signalled(getattr(*place), count))
         with signals.handled(), pytest.raises(signals.Stopped) as caught:

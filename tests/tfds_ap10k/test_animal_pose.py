@@ -13,7 +13,7 @@ from golden_files import shared
 import tfds_ap10k  # noqa: F401  registers the builders
 from ap10k_jax import keypoints, main
 from ap10k_jax.configs import cross_dataset
-from ap10k_jax.data import animals as data
+from ap10k_jax.data.animals import open_builder, read_annotations
 from tfds_ap10k import annotations, build, records, taxonomy
 from tfds_ap10k.animal_pose import conversion
 
@@ -121,9 +121,9 @@ def test_one_built_data_set_is_opened_with_either_neck(tmp_path):
         record["keypoints"][NAMES.index("withers")] = [14, 16, 1]
     write(tmp_path / "manual" / "animal_pose", content)
     build.build("split1", tmp_path / "manual", tmp_path, dataset="animal_pose")
-    builder = data.built("animal_pose/split1", tmp_path)
-    throat, midpoint = (data.annotations(builder, neck) for neck in ("throat", "midpoint"))
-    assert data.annotations(builder) == throat  # as before there was a choice
+    builder = open_builder("animal_pose/split1", tmp_path)
+    throat, midpoint = (read_annotations(builder, neck) for neck in ("throat", "midpoint"))
+    assert read_annotations(builder) == throat  # as before there was a choice
     for arguments, coco in (("animal_pose", throat), ("animal_pose,midpoint", midpoint)):
         config = cross_dataset.get_config(arguments)
         config.data.dir = str(tmp_path)

@@ -9,7 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 import tiny_ap10k
 
-from ap10k_jax.data import animals as data
+from ap10k_jax.data.animals import read_annotations
 from tfds_ap10k import annotations, build, records, sources, taxonomy, unlabeled
 from tfds_ap10k.describe import __main__ as describe
 
@@ -80,7 +80,7 @@ def test_the_other_splits_are_what_they_are_without_it(builder, tmp_path):
         "unlabeled_not_jpeg": 0,
         "unlabeled_files_passed_over": 1,  # .DS_Store
     }
-    assert set(data.annotations(builder)) == set(prints)  # nobody trains on it by mistake
+    assert set(read_annotations(builder)) == set(prints)  # nobody trains on it by mistake
     content = builder.info.metadata["annotations"]["unlabeled"]
     assert builder.info.metadata["fingerprints"]["unlabeled"] == records.fingerprint(content)
 
