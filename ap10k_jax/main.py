@@ -35,6 +35,7 @@ from ap10k_jax import (
     codec,
     configs,
     evaluate,
+    inference,
     keypoints,
     metrics,
     models,
@@ -166,7 +167,7 @@ def run_here(
     drawn = draw_images(config, workdir) if config.draw.images else {}
     splits = names(config.eval.splits)
     scored = {split: open_animals(config, split, config.eval.species, drawn) for split in splits}
-    predict_step = evaluate.make_predict_step(
+    predict_step = inference.make_predict_step(
         *(module, shardings),
         pairs=joints.pairs,
         flip_test=config.eval.flip_test,

@@ -20,6 +20,7 @@ from ap10k_jax import (
     checkpoint,
     codec,
     evaluate,
+    inference,
     initial_weights,
     loss_scaling,
     losses,
@@ -210,7 +211,7 @@ def loss_of(
     module: nn.Module, params: dict, batch_stats: dict, batch: dict
 ) -> tuple[Float[Array, ""], dict]:
     """The loss on a batch, and the running statistics after it."""
-    images = evaluate.normalize(batch["image"])
+    images = inference.normalize(batch["image"])
     heatmaps, updated = module.apply(
         {"params": params, "batch_stats": batch_stats}, images, train=True, mutable=["batch_stats"]
     )

@@ -29,7 +29,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ap10k_jax import evaluate, transforms
+from ap10k_jax import inference, transforms
 from ap10k_jax.data import animals as data
 from ap10k_jax.data import decoded_cache, patches
 from tfds_ap10k import build, synthetic
@@ -126,8 +126,8 @@ def reference(clock: Clock, path: Path, labels: dict, draw: Callable, size: int)
 
     def normalise() -> np.ndarray:
         scaled = crop.astype(np.float32) / 255
-        scaled -= np.float32(evaluate.MEAN)
-        scaled /= np.float32(evaluate.STD)
+        scaled -= np.float32(inference.MEAN)
+        scaled /= np.float32(inference.STD)
         return np.ascontiguousarray(scaled.transpose(2, 0, 1))
 
     crop = clock(who, "mirror and warp", warp)

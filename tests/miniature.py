@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from ap10k_jax import evaluate, keypoints, main, train
+from ap10k_jax import inference, keypoints, main, train
 from ap10k_jax.data import animals as data
 from ap10k_jax.reproduce import plan
 from ap10k_jax.runtime import errors, sharding
@@ -92,7 +92,9 @@ def share_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         data, "train_batches", lambda *args, **kw: train_batches(*args, **kw | {"multiple_of": 8})
     )
-    monkeypatch.setattr(evaluate, "make_predict_step", functools.cache(evaluate.make_predict_step))
+    monkeypatch.setattr(
+        inference, "make_predict_step", functools.cache(inference.make_predict_step)
+    )
 
 
 def start(step: plan.Step) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax import export as jax_export
 
-from ap10k_jax import evaluate, export, keypoints, models, visualize
+from ap10k_jax import export, inference, keypoints, models, visualize
 from ap10k_jax.data import animals as data
 from ap10k_jax.predict import Predictor
 
@@ -159,7 +159,7 @@ def call_of(name, size, **options):
 
     variables = models.init(module, jax.random.key(0), image_size=(size, size))
     call = functools.partial(
-        evaluate.predict_crops,
+        inference.predict_crops,
         jax.tree.map(redraw, variables),
         module=module,
         pairs=keypoints.AP10K.pairs,

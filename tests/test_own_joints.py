@@ -13,6 +13,7 @@ from test_evaluate import Oracle
 from ap10k_jax import (
     checkpoint,
     evaluate,
+    inference,
     keypoints,
     main,
     predict,
@@ -71,14 +72,14 @@ def animals(built):
 def run(config, tmp_path_factory):
     """The directory and the results of a run, and the pairs that its mirror test exchanged."""
     workdir, pairs = tmp_path_factory.mktemp("run") / "run", []
-    make_step = evaluate.make_predict_step
+    make_step = inference.make_predict_step
 
     def remember(*arguments, **options):
         pairs.append(options["pairs"])
         return make_step(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "make_predict_step", remember)
+        patch.setattr(inference, "make_predict_step", remember)
         results = main.run(config, workdir)
     return workdir, results, pairs
 

@@ -8,7 +8,18 @@ import numpy as np
 import optax
 import pytest
 
-from ap10k_jax import checkpoint, codec, evaluate, keypoints, main, metrics, models, semi, train
+from ap10k_jax import (
+    checkpoint,
+    codec,
+    evaluate,
+    inference,
+    keypoints,
+    main,
+    metrics,
+    models,
+    semi,
+    train,
+)
 from ap10k_jax.configs import few_label
 from ap10k_jax.configs import semi as semi_config
 from ap10k_jax.data import animals as data
@@ -310,7 +321,7 @@ def test_a_run_is_scored_by_its_teacher_and_a_killed_one_goes_on_to_the_bit(
     teacher = checkpoint.ocp.load(stored, checkpointable_name="variables")
     jax.tree.map(np.testing.assert_array_equal, variables, teacher)
     animals = data.Animals.open("ap10k/split1", "validation", data_dir=semi_run.data.dir)
-    step = evaluate.make_predict_step(module, main.sharding.shardings())
+    step = inference.make_predict_step(module, main.sharding.shardings())
     rows = evaluate.predict(step, variables, animals, semi_run, name="validation")
     scores = evaluate.score(animals, rows, sigmas="corrected")
     assert scores["AP"] == pytest.approx(json.loads(results[0])["validation"]["AP"], abs=1e-6)

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ap10k_jax import checkpoint, codec, evaluate, images, metrics, transforms
+from ap10k_jax import checkpoint, codec, images, inference, metrics, transforms
 from ap10k_jax import keypoints as joints
 from ap10k_jax.runtime import sharding
 
@@ -79,7 +79,7 @@ class Predictor:
         # One device: a batch of one cannot be split, and the sizes here do not need several.
         shardings = sharding.shardings(jax.local_devices()[:1])
         self.variables = jax.device_put(variables, shardings.replicated)
-        make_step = functools.partial(evaluate.make_predict_step, module, shardings)
+        make_step = functools.partial(inference.make_predict_step, module, shardings)
         self._step = make_step(pairs=keypoint_set.pairs, flip_test=flip_test, decode=decode)
 
     @classmethod
@@ -156,7 +156,7 @@ class Predictor:
             points = np.asarray(self._step(self.variables, batch["image"]))
             if not np.isfinite(points).all():
                 raise FloatingPointError("the network's output is not finite: broken weights?")
-            points = evaluate.to_image(points, batch)[: stop - start]
+            points = inference.to_image(points, batch)[: stop - start]
             animals += [
                 Animal(k, metrics.instance_score(k), box)
                 for k, box in zip(points, batch["box"][: stop - start], strict=True)
