@@ -33,8 +33,7 @@ def predict(
     """A COCO keypoint row for every animal, in the data set's order; `name` is for the bar.
 
     `shardings` are those of `step`, over all devices by default. Several processes share the work,
-    and each gets all rows. Raises signals.Stopped between batches where the process has been told to
-    stop.
+    and each gets all rows. Raises signals.Stopped between batches once the process is told to stop.
     """
     shardings = shardings or sharding.shardings()
     batches = data.eval_batches(

@@ -1,15 +1,22 @@
-"""What an encoded photograph says of itself, read from its header before anything is decoded.
+"""Photographs: their files, their headers, their pixels.
 
-A file of a few kilobytes can claim any number of pixels: whoever decodes asks here first, so that
-memory is bounded before it is taken.
+A file of a few kilobytes can claim any number of pixels. So the header is read before anything is
+decoded, and memory is bounded before it is taken. EXIF orientation is ignored everywhere.
 """
 
+import importlib.metadata
 import io
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
+import numpy as np
+import simplejpeg
+from jaxtyping import UInt8
 from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
+# Versions of the decoders, which determine the pixels of a photograph.
+DECODERS = f"simplejpeg {importlib.metadata.version('simplejpeg')}, OpenCV {cv2.__version__}"
 MAX_BYTES = 100 << 20  # of a file
 MAX_PIXELS = 200_000_000  # 0.6 GB once decoded
 MAX_SIDE = 32_766  # OpenCV's remap, with which crops are cut, counts pixels in int16
@@ -24,6 +31,9 @@ READERS = (
     (b"MM\0*", "TIFF", TiffImagePlugin.TiffImageFile),
 )
 FORMATS = tuple(dict.fromkeys(name for _, name, _ in READERS))
+
+# The loader runs one image per thread or process; OpenCV's own pool would only fight it for cores.
+cv2.setNumThreads(0)
 
 
 class Header(NamedTuple):
@@ -63,6 +73,32 @@ def header(data: bytes) -> Header:
                 ) from error
             return _bounded(found)
     raise ValueError(f"not a readable photograph (no {', '.join(FORMATS)}; {len(data)} bytes)")
+
+
+def decode(data: bytes, name: str = "image") -> UInt8[np.ndarray, "H W 3"]:
+    """The RGB pixels of an encoded photograph; `name` is the file to name if it cannot be read.
+
+    Its size is looked at before it is decoded, see `header`. EXIF orientation is ignored: the
+    annotations refer to the pixels as they are stored.
+    """
+    try:
+        format = header(data).format
+    except ValueError as error:
+        raise ValueError(f"{name}: cannot be decoded as an image: {error}") from error
+    if format == "JPEG":
+        try:
+            # OpenCV's pixels to the bit, with less copying of them
+            return simplejpeg.decode_jpeg(data, "RGB")
+        except ValueError:
+            pass  # OpenCV makes do with more kinds of damage
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise ValueError(f"{name}: cannot be decoded as an image: {error}") from error
+    if image is None:
+        raise ValueError(f"{name}: cannot be decoded as an image ({len(data)} bytes)")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _bounded(found: Header) -> Header:

@@ -43,9 +43,9 @@ from ap10k_jax import (
     run_log,
     semi,
     train,
-    transforms,
     visualize,
 )
+from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import animals as data
 from ap10k_jax.data import decoded_cache, inputs, patches
 from ap10k_jax.predict import predictor
@@ -426,7 +426,7 @@ def choose_input(config: ConfigDict, animals: data.Animals) -> inputs.Input:
         animals,
         folder / "patches",
         image_size=config.data.image_size,
-        augmentation=transforms.Augmentation(**config.augment),
+        augmentation=Augmentation(**config.augment),
     )
     source = inputs.choose(config.data.input, pixels, small, jax.local_devices()[0])
     print(f"training crops: {source.kind} ({source.reason})")

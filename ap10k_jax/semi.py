@@ -42,8 +42,8 @@ from ap10k_jax import (
     packing,
     run_log,
     train,
-    transforms,
 )
+from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import animals as data
 from ap10k_jax.data import unlabeled
 from ap10k_jax.report import plots
@@ -281,8 +281,8 @@ def mean_teacher(
         batch_size=settings.batch_size,
         seed=config.seed,
         image_size=config.data.image_size,
-        weak=transforms.Augmentation(**settings.weak),
-        strong=transforms.Augmentation(**config.augment),
+        weak=Augmentation(**settings.weak),
+        strong=Augmentation(**config.augment),
         disturbance=unlabeled.Disturbance(**settings.disturbance),
         keypoint_set=joints,
         threads=config.data.loader_threads,

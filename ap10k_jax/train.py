@@ -27,8 +27,8 @@ from ap10k_jax import (
     models,
     packing,
     run_log,
-    transforms,
 )
+from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import animals as data
 from ap10k_jax.data import inputs
 from ap10k_jax.models import layers, ops
@@ -375,7 +375,7 @@ def supervised(
         epochs=config.epochs,
         seed=config.seed,
         image_size=config.data.image_size,
-        augmentation=transforms.Augmentation(**config.augment),
+        augmentation=Augmentation(**config.augment),
         drop_remainder=config.drop_remainder,
         multiple_of=shardings.batch.mesh.size * config.batch_parts,
         rows=functools.partial(sharding.rows, shardings),

@@ -19,8 +19,8 @@ from ap10k_jax import (
     predict,
     run_directory,
     train,
-    transforms,
 )
+from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import animals as data
 from ap10k_jax.runtime import errors
 from tfds_ap10k import build
@@ -131,7 +131,7 @@ def test_true_keypoints_have_an_ap_of_one_and_others_not(animals, config):
 
 def test_a_mirrored_crop_has_left_and_right_exchanged(animals):
     still = dataclasses.replace(
-        transforms.Augmentation(),
+        Augmentation(),
         **{"flip_probability": 1, "scale_sigma": 0, "rotation_probability": 0},
         **{"shift_probability": 0, "half_body_probability": 0},
     )

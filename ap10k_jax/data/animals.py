@@ -20,13 +20,14 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 import tfds_ap10k  # noqa: F401  registers the builders
-from ap10k_jax import keypoints, transforms
+from ap10k_jax import images, keypoints
+from ap10k_jax.augmentation import Augmentation, sample
 from ap10k_jax.data.decoded_cache import DecodedPhotographs
 from ap10k_jax.data.patches import Patches
 from tfds_ap10k import splits
 
 SPLITS = ("train", "validation", "test")
-PAPER_AUGMENTATION = transforms.Augmentation()
+PAPER_AUGMENTATION = Augmentation()
 
 
 class Animals:
@@ -285,7 +286,7 @@ def train_batches(
     epochs: int,
     seed: int,
     image_size: int = 256,
-    augmentation: transforms.Augmentation = PAPER_AUGMENTATION,
+    augmentation: Augmentation = PAPER_AUGMENTATION,
     drop_remainder: bool = False,
     multiple_of: int = 1,
     rows: Callable[[int], range] = range,
@@ -392,12 +393,12 @@ def augmented(
     rng: np.random.Generator,
     *,
     image_size: int,
-    augmentation: transforms.Augmentation,
+    augmentation: Augmentation,
     keypoint_set: keypoints.KeypointSet = keypoints.AP10K,
     shift_seed: int = 0,
 ) -> dict:
     """A random crop of one of `Animals`' examples, or of `DecodedPhotographs`'."""
-    return transforms.sample(
+    return sample(
         decoded(example),
         rng,
         size=(image_size, image_size),
@@ -409,7 +410,7 @@ def augmented(
 
 def upright(example: dict, *, image_size: int) -> dict:
     """The plain crop of one of `Animals`' examples, as for evaluation."""
-    return transforms.sample(decoded(example), size=(image_size, image_size))
+    return sample(decoded(example), size=(image_size, image_size))
 
 
 def decoded(example: dict) -> dict:
@@ -417,7 +418,7 @@ def decoded(example: dict) -> dict:
     if "image" in example:
         return example
     rest = {k: v for k, v in example.items() if k not in ("bytes", "file_name")}
-    return rest | {"image": transforms.decode_image(example["bytes"], example["file_name"])}
+    return rest | {"image": images.decode(example["bytes"], example["file_name"])}
 
 
 def stack(examples: list[dict]) -> dict:

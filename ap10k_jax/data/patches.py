@@ -1,6 +1,6 @@
 """Every animal once, as a small picture of all that augmentation can show of it, kept on disk.
 
-A patch is the part of the photograph that any crop of the animal can show (`transforms.reach`),
+A patch is the part of the photograph that any crop of the animal can show (`augmentation.reach`),
 shrunk with antialiasing to at most `side` pixels on each axis, in the upper left of a black square.
 Cutting a crop from it takes a small part of the time that decoding the photograph takes. Patches
 are one and a half times as wide as the crop: then a median AP-10K photograph, of which crops show
@@ -24,7 +24,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from tqdm import tqdm
 
-from ap10k_jax import keypoints, transforms
+from ap10k_jax import images, keypoints, transforms
+from ap10k_jax.augmentation import Augmentation, frame, reach
 from ap10k_jax.data import pixel_file
 
 VERSION = 1  # of the pixels; a change makes all files anew
@@ -55,7 +56,7 @@ class Patches:
         folder: Path,
         *,
         image_size: int,
-        augmentation: transforms.Augmentation,
+        augmentation: Augmentation,
     ):
         """Nothing is written yet: `fill` does."""
         self.animals = animals
@@ -143,14 +144,14 @@ class Patches:
         *,
         cut: bool,
         image_size: int,
-        augmentation: transforms.Augmentation,
+        augmentation: Augmentation,
         keypoint_set: keypoints.KeypointSet,
         shift_seed: int = 0,
     ) -> dict:
         """An animal's random crop, or without `cut` the `matrix` from crop to patch pixels."""
         index = int(labels["index"])
         image = self.animals.image(index)
-        view = transforms.frame(
+        view = frame(
             labels,
             rng,
             image_size=(image["width"], image["height"]),
@@ -173,7 +174,7 @@ class Patches:
         """x, y, width, height in image pixels of what each patch shows."""
         images = [self.animals.image(index) for index in range(len(self.animals))]
         regions = [
-            transforms.reach(
+            reach(
                 self.animals.labels(index),
                 image_size=(image["width"], image["height"]),
                 augmentation=self._augmentation,
@@ -195,7 +196,7 @@ class Patches:
         marks = {}
         example = self.animals[group[0]]
         record, name = self.animals.image(group[0]), example["file_name"]
-        photograph = transforms.decode_image(example["bytes"], name)
+        photograph = images.decode(example["bytes"], name)
         if photograph.shape[:2] != (record["height"], record["width"]):
             raise ValueError(f"{name}: not of the size that its record says")
         for index in group:

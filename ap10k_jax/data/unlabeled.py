@@ -23,7 +23,8 @@ import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 from PIL import Image
 
-from ap10k_jax import box_files, keypoints, transforms
+from ap10k_jax import box_files, images, keypoints, transforms
+from ap10k_jax.augmentation import Augmentation, frame, sample
 from ap10k_jax.data import animals as data
 
 EXIF_ORIENTATION = 0x0112
@@ -42,7 +43,7 @@ class Disturbance:
     patch: float = 0.2  # longest side of a patch, as a share of the crop's
 
 
-WEAK = transforms.Augmentation(
+WEAK = Augmentation(
     half_body_probability=0.0,
     scale_sigma=0.1,
     rotation_probability=0.5,
@@ -138,8 +139,8 @@ def batches(
     batch_size: int,
     seed: int,
     image_size: int,
-    weak: transforms.Augmentation,
-    strong: transforms.Augmentation,
+    weak: Augmentation,
+    strong: Augmentation,
     disturbance: Disturbance = Disturbance(),
     keypoint_set: keypoints.KeypointSet = keypoints.AP10K,
     threads: int = 4,
@@ -167,8 +168,8 @@ def two_views(
     rng: np.random.Generator,
     *,
     image_size: int,
-    weak: transforms.Augmentation,
-    strong: transforms.Augmentation,
+    weak: Augmentation,
+    strong: Augmentation,
     disturbance: Disturbance = Disturbance(),
     keypoint_set: keypoints.KeypointSet = keypoints.AP10K,
 ) -> dict:
@@ -179,7 +180,7 @@ def two_views(
     crop pixels, with `truth_weights` (k,) and the box's `area` in square weak crop pixels, measures
     pseudo-labels; where nobody labelled an animal the weights are 0. The views do not depend on it.
     """
-    image = transforms.decode_image(example["bytes"], example["file_name"])
+    image = images.decode(example["bytes"], example["file_name"])
     truth = np.asarray(example["keypoints"], np.float32)
     # Augmentation may look at keypoints (half bodies): of hidden ones it must not know.
     known = {"box": example["box"], "keypoints": np.zeros_like(truth)}
@@ -190,8 +191,8 @@ def two_views(
         options = {"size": (image_size, image_size), "augmentation": augmentation}
         options |= {"keypoint_set": keypoint_set}
         again = copy.deepcopy(rng)
-        crop = transforms.sample({**known, "image": image}, rng, **options)
-        framed = transforms.frame(known, again, image_size=image.shape[1::-1], **options)
+        crop = sample({**known, "image": image}, rng, **options)
+        framed = frame(known, again, image_size=image.shape[1::-1], **options)
         crops.append(crop["image"])
         to_image.append(np.asarray(framed["matrix"], np.float64))
     to_weak, to_strong = (transforms.invert_affine(matrix) for matrix in to_image)

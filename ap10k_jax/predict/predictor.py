@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ap10k_jax import checkpoint, codec, images, inference, metrics, transforms
+from ap10k_jax import augmentation, checkpoint, codec, images, inference, metrics
 from ap10k_jax import keypoints as joints
 from ap10k_jax.runtime import sharding
 
@@ -166,7 +166,7 @@ class Predictor:
     def _crop(self, pixels: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, "4"]) -> dict:
         nothing = np.zeros((len(self.keypoint_set), 3), np.float32)
         example = {"image": pixels, "box": box.astype(np.float32), "keypoints": nothing}
-        sample = transforms.sample(
+        sample = augmentation.sample(
             example, size=(self.image_size, self.image_size), keypoint_set=self.keypoint_set
         )
         return {name: sample[name] for name in ("image", "center", "scale", "box")}
@@ -194,7 +194,7 @@ def rgb(image: Image) -> UInt8[np.ndarray, "H W 3"]:
     """An image, or the file of one, as RGB pixels; ValueError where it is neither."""
     if isinstance(image, (str, Path)):
         path = Path(image).expanduser()
-        return transforms.decode_image(images.read(path), str(image))
+        return images.decode(images.read(path), str(image))
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8:
         raise ValueError(f"an image is uint8, 0 to 255; this array is {pixels.dtype}")

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tiny_ap10k
 
-from ap10k_jax import transforms
+from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import animals as data
 from tfds_ap10k import build
 
-PLAIN = transforms.Augmentation(
+PLAIN = Augmentation(
     flip_probability=0,
     half_body_probability=0,
     scale_sigma=0,

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from ap10k_jax import transforms
+from ap10k_jax import images
+from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import animals as data
 from ap10k_jax.data import decoded_cache, patches, pixel_file
 from ap10k_jax.runtime import file_lock
@@ -34,13 +35,13 @@ def assert_same(some, others):
 
 
 def count_decoded(monkeypatch):
-    names, decode = [], transforms.decode_image
+    names, decode = [], images.decode
 
     def counted(content, name="image"):
         names.append(name)
         return decode(content, name)
 
-    monkeypatch.setattr(transforms, "decode_image", counted)
+    monkeypatch.setattr(images, "decode", counted)
     return names
 
 
@@ -289,7 +290,7 @@ def test_two_runs_may_share_the_files(animals, streamed, tmp_path, monkeypatch):
 
 def test_only_what_was_made_of_these_animals_is_taken(animals, tmp_path):
     other = data.Animals(animals._source, animals.ground_truth(), fingerprint="other")
-    options = {"image_size": SIZE, "augmentation": transforms.Augmentation()}
+    options = {"image_size": SIZE, "augmentation": Augmentation()}
     for kept in (
         decoded_cache.DecodedPhotographs(other, tmp_path),
         patches.Patches(other, tmp_path, **options),

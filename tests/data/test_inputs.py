@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from ap10k_jax import main, run_directory, run_log, train, transforms
+from ap10k_jax import main, run_directory, run_log, train
+from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import animals as data
 from ap10k_jax.data import inputs, patches, pixel_file
 from ap10k_jax.runtime import errors, sharding
@@ -23,7 +24,7 @@ def animals(synthetic_dir):
 
 @pytest.fixture(scope="module")
 def kept(animals, synthetic_dir):
-    augmentation = transforms.Augmentation()
+    augmentation = Augmentation()
     made = patches.Patches(
         animals, synthetic_dir / "patches", image_size=SIZE, augmentation=augmentation
     )
@@ -137,7 +138,7 @@ def test_a_disk_without_room_and_a_folder_without_leave_are_said(kept, animals, 
         animals,
         kept.folder.parent / "others" / "patches",
         image_size=SIZE,
-        augmentation=transforms.Augmentation(),
+        augmentation=Augmentation(),
     )
     assert not elsewhere.obstacle()
     needed = elsewhere.bytes
@@ -171,7 +172,7 @@ def test_steps_get_the_crops_that_the_host_would_send(config, animals, kept):
         return lambda state, batch: (state, batch)  # shows what a step is given
 
     config.epochs = 1
-    config.augment.update(dataclasses.asdict(transforms.Augmentation()))
+    config.augment.update(dataclasses.asdict(Augmentation()))
     given = {}
     for kind in ("cache", "device"):
         source = inputs.Input(kind, kept, "")

@@ -7,12 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
-from ap10k_jax import transforms
+from ap10k_jax import images
+from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import animals as data
 from ap10k_jax.data import patches
 
 SIZE = 64
-AUGMENTATION = transforms.Augmentation()
+AUGMENTATION = Augmentation()
 LABELS = ("keypoints", "weights", "center", "scale", "index")
 
 
@@ -191,7 +192,7 @@ def test_filled_patches_are_not_made_again(animals, filled, monkeypatch):
     def fail(*args):
         raise AssertionError("decoded a photograph")
 
-    monkeypatch.setattr(transforms, "decode_image", fail)
+    monkeypatch.setattr(images, "decode", fail)
     patches_of(animals, filled.folder).fill(threads=1)
 
 
