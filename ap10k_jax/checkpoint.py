@@ -156,7 +156,7 @@ def load(path: str | Path) -> tuple[nn.Module, dict, dict]:
     Of a run directory the best checkpoint is taken, or the latest if none was scored yet. A run
     that knows its joints has them in the config as `keypoints`, for `keypoints.from_category`.
     `module.apply(variables, images, train=False)` gives heatmaps for images normalised as by
-    `ap10k_jax.evaluate.normalize`. Raises FileNotFoundError where there is no checkpoint, and
+    `ap10k_jax.inference.normalize`. Raises FileNotFoundError where there is no checkpoint, and
     ValueError where its arrays do not fit the model that the config names.
     """
     path = Path(path).expanduser().absolute()

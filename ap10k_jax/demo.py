@@ -15,7 +15,7 @@ from pathlib import Path
 import flask
 import numpy as np
 
-from ap10k_jax import predict, transforms, visualize
+from ap10k_jax import images, predict, visualize
 
 PAGE = Path(__file__).with_name("demo.html")
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -55,7 +55,7 @@ def app(predictor: predict.Predictor, *, hosts: Sequence[str] | None = LOOPBACK)
             if boxes is not None:
                 boxes = np.array(boxes, float).reshape(-1, 4)[:MOST_BOXES]
             with one_at_a_time:  # the decoding too: a few kilobytes can become half a gigabyte
-                image = transforms.decode_image(photograph.read(), "the file")
+                image = images.decode(photograph.read(), "the file")
                 animals = predictor(image, boxes)
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             return {"error": str(error)}, 400

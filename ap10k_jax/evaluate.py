@@ -1,4 +1,4 @@
-"""From variables to AP: forward with the mirror test, decode on the device, rows, score.
+"""Predictions over a data set, their scores, and a picture of the best and worst of them.
 
 As the protocol has it: ground-truth boxes; the heatmaps of the crop and of its mirror image are
 averaged, then decoded; keypoints go back to image pixels on the host.
@@ -10,11 +10,9 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -22,58 +20,6 @@ from ap10k_jax import bootstrap, codec, keypoints, metrics, transforms, visualiz
 from ap10k_jax.data import batches
 from ap10k_jax.data.animals import Animals
 from ap10k_jax.runtime import files, sharding, signals
-
-# ImageNet's, on RGB in 0..1, as every pretrained backbone here expects.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-
-
-def normalize(images: UInt8[Array, "b H W 3"]) -> Float[Array, "b H W 3"]:
-    """RGB bytes as the network's input."""
-    scaled = images.astype(jnp.float32) / 255.0
-    return (scaled - jnp.array(MEAN)) / jnp.array(STD)
-
-
-def predict_crops(
-    variables: dict,
-    images: UInt8[Array, "b H W 3"],
-    *,
-    module: nn.Module,
-    pairs: tuple[tuple[int, int], ...],
-    flip_test: bool = True,
-    decode: str = "default",
-) -> Float[Array, "b k 3"]:
-    """Keypoints in crop pixels with their scores, (x, y, score)."""
-    inputs = normalize(images)
-    if flip_test:  # both views in one batch: one forward pass
-        inputs = jnp.concatenate([inputs, inputs[:, :, ::-1]])
-    heatmaps = module.apply(variables, inputs, train=False)
-    stride = images.shape[1] / heatmaps.shape[1]
-    if flip_test:
-        plain, mirrored = jnp.split(heatmaps, 2)
-        heatmaps = (plain + codec.flip_back(mirrored, pairs=pairs)) / 2
-    points, scores = codec.decode(heatmaps, stride=stride, method=decode)
-    return jnp.concatenate([points, scores[..., None]], axis=-1)
-
-
-def make_predict_step(
-    module: nn.Module,
-    shardings: sharding.Shardings,
-    *,
-    pairs: tuple[tuple[int, int], ...] = keypoints.AP10K.pairs,
-    flip_test: bool = True,
-    decode: str = "default",
-) -> Callable:
-    """`predict_crops`, compiled: (variables, uint8 crops) -> (b, k, 3) on every host."""
-    step = functools.partial(
-        predict_crops, module=module, pairs=pairs, flip_test=flip_test, decode=decode
-    )
-    return jax.jit(
-        step,
-        in_shardings=(shardings.replicated, shardings.batch),
-        out_shardings=shardings.replicated,
-        compiler_options=sharding.compiler_options(shardings),
-    )
 
 
 def predict(
@@ -88,8 +34,7 @@ def predict(
     """A COCO keypoint row for every animal, in the data set's order; `name` is for the bar.
 
     `shardings` are those of `step`, over all devices by default. Several processes share the work,
-    and each gets all rows. Raises stop.Stopped between batches where the process has been told to
-    stop.
+    and each gets all rows. Raises signals.Stopped between batches once the process is told to stop.
     """
     shardings = shardings or sharding.shardings()
     loader = batches.eval_batches(
@@ -106,7 +51,7 @@ def predict(
         signals.check()
         points = np.asarray(step(variables, sharding.split(own["image"], shardings)))
         batch = own | sharding.gather({name: own[name] for name in ("center", "scale", "index")})
-        points = to_image(points, batch)
+        points = inference.to_image(points, batch)
         # the last batch is filled up with animals of index -1
         rows += [
             row(animals.annotation(int(index)), points_)
@@ -116,14 +61,6 @@ def predict(
     if len(rows) != len(animals):
         raise RuntimeError(f"{name}: {len(rows)} predictions for {len(animals)} animals")
     return rows
-
-
-def to_image(points: Float[np.ndarray, "b k 3"], batch: dict) -> Float[np.ndarray, "b k 3"]:
-    """Keypoints of a batch's crops in image pixels; the scores stay."""
-    size = batch["image"].shape[2:0:-1]
-    boxes = zip(points[..., :2], batch["center"], batch["scale"], strict=True)
-    xy = [transforms.crop_to_image(p, center, scale, size=size) for p, center, scale in boxes]
-    return np.concatenate([xy, points[..., 2:]], axis=-1)
 
 
 def row(annotation: dict, points: Float[np.ndarray, "k 3"]) -> dict:

@@ -31,7 +31,7 @@ import numpy as np
 from jax import export as jax_export
 from jaxtyping import Array, Float, UInt8
 
-from ap10k_jax import checkpoint, codec, evaluate
+from ap10k_jax import checkpoint, codec, inference
 from ap10k_jax.models import ops
 from ap10k_jax.predict import predictor
 from ap10k_jax.runtime import files
@@ -48,12 +48,12 @@ class ExportError(Exception):
 
 
 def network(path: str | Path, *, flip_test: bool = True) -> tuple[functools.partial, dict]:
-    """`evaluate.predict_crops` as a function of crops alone, and its metadata."""
+    """`inference.predict_crops` as a function of crops alone, and its metadata."""
     module, variables, config = checkpoint.load(path)
     joints = predictor.keypoint_set(config)
     decode = config.get("eval", {}).get("decode", codec.METHODS[0])
     call = functools.partial(
-        evaluate.predict_crops,
+        inference.predict_crops,
         variables,
         module=module,
         pairs=joints.pairs,

@@ -1,9 +1,10 @@
-"""What an encoded photograph says of itself, read from its header before anything is decoded.
+"""Photographs: their files, their headers, their pixels.
 
-A file of a few kilobytes can claim any number of pixels: whoever decodes asks here first, so that
-memory is bounded before it is taken.
+A file of a few kilobytes can claim any number of pixels. So the header is read before anything is
+decoded, and memory is bounded before it is taken. EXIF orientation is ignored everywhere.
 """
 
+import importlib.metadata
 import io
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -18,6 +19,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
+# Versions of the decoders, which determine the pixels of a photograph.
+DECODERS = f"simplejpeg {importlib.metadata.version('simplejpeg')}, OpenCV {cv2.__version__}"
 MAX_BYTES = 100 << 20  # of a file
 MAX_PIXELS = 200_000_000  # 0.6 GB once decoded
 MAX_SIDE = 32_766  # OpenCV's remap, with which crops are cut, counts pixels in int16
@@ -32,6 +35,9 @@ READERS = (
     (b"MM\0*", "TIFF", TiffImagePlugin.TiffImageFile),
 )
 FORMATS = tuple(dict.fromkeys(name for _, name, _ in READERS))
+
+# The loader runs one image per thread or process; OpenCV's own pool would only fight it for cores.
+cv2.setNumThreads(0)
 
 
 class Header(NamedTuple):

@@ -35,6 +35,7 @@ from ap10k_jax import (
     codec,
     configs,
     evaluate,
+    inference,
     keypoints,
     metrics,
     models,
@@ -42,7 +43,6 @@ from ap10k_jax import (
     run_log,
     semi,
     train,
-    transforms,
     visualize,
 )
 from ap10k_jax.data import batches, decoded_cache, inputs, patches, subsets
@@ -166,7 +166,7 @@ def run_here(
     drawn = draw_images(config, workdir) if config.draw.images else {}
     splits = names(config.eval.splits)
     scored = {split: open_animals(config, split, config.eval.species, drawn) for split in splits}
-    predict_step = evaluate.make_predict_step(
+    predict_step = inference.make_predict_step(
         *(module, shardings),
         pairs=joints.pairs,
         flip_test=config.eval.flip_test,
@@ -429,7 +429,7 @@ def choose_input(config: ConfigDict, animals: Animals) -> inputs.Input:
         animals,
         folder / "patches",
         image_size=config.data.image_size,
-        augmentation=transforms.Augmentation(**config.augment),
+        augmentation=Augmentation(**config.augment),
     )
     source = inputs.choose(config.data.input, pixels, small, jax.local_devices()[0])
     print(f"training crops: {source.kind} ({source.reason})")

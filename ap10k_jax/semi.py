@@ -34,7 +34,7 @@ from ml_collections import ConfigDict
 
 from ap10k_jax import (
     codec,
-    evaluate,
+    inference,
     keypoints,
     loss_scaling,
     losses,
@@ -42,7 +42,6 @@ from ap10k_jax import (
     packing,
     run_log,
     train,
-    transforms,
 )
 from ap10k_jax.data import unlabeled
 from ap10k_jax.data.animals import Animals
@@ -123,7 +122,7 @@ def pseudo_labels(
     `confidence` is the least height of a peak, `agreement` the largest distance between what the
     crop and its mirror image decode to, as a share of the crop's side.
     """
-    inputs = evaluate.normalize(images)
+    inputs = inference.normalize(images)
     heatmaps = module.apply(teacher, jnp.concatenate([inputs, inputs[:, :, ::-1]]), train=False)
     stride = images.shape[1] / heatmaps.shape[1]
     plain, mirrored = jnp.split(heatmaps.astype(jnp.float32), 2)
@@ -218,7 +217,7 @@ def semi_step(
     moved, taught = to_strong(
         *(points, heights, unlabelled["to_strong"], unlabelled["exchanged"]), pairs=joints.pairs
     )
-    images = evaluate.normalize(jnp.concatenate([batch["image"], unlabelled["strong"]]))
+    images = inference.normalize(jnp.concatenate([batch["image"], unlabelled["strong"]]))
     points_of = jnp.concatenate([batch["keypoints"], moved])
     weights_of = jnp.concatenate([batch["weights"], (taught > 0).astype(jnp.float32)])
     heights_of = jnp.concatenate([jnp.ones_like(batch["weights"]), taught])
@@ -281,8 +280,8 @@ def mean_teacher(
         batch_size=settings.batch_size,
         seed=config.seed,
         image_size=config.data.image_size,
-        weak=transforms.Augmentation(**settings.weak),
-        strong=transforms.Augmentation(**config.augment),
+        weak=Augmentation(**settings.weak),
+        strong=Augmentation(**config.augment),
         disturbance=unlabeled.Disturbance(**settings.disturbance),
         keypoint_set=joints,
         threads=config.data.loader_threads,

@@ -20,13 +20,13 @@ from ap10k_jax import (
     checkpoint,
     codec,
     evaluate,
+    inference,
     initial_weights,
     loss_scaling,
     losses,
     models,
     packing,
     run_log,
-    transforms,
 )
 from ap10k_jax.data import batches, device_crops, inputs
 from ap10k_jax.data.animals import Animals
@@ -210,7 +210,7 @@ def loss_of(
     module: nn.Module, params: dict, batch_stats: dict, batch: dict
 ) -> tuple[Float[Array, ""], dict]:
     """The loss on a batch, and the running statistics after it."""
-    images = evaluate.normalize(batch["image"])
+    images = inference.normalize(batch["image"])
     heatmaps, updated = module.apply(
         {"params": params, "batch_stats": batch_stats}, images, train=True, mutable=["batch_stats"]
     )
@@ -374,7 +374,7 @@ def supervised(
         epochs=config.epochs,
         seed=config.seed,
         image_size=config.data.image_size,
-        augmentation=transforms.Augmentation(**config.augment),
+        augmentation=Augmentation(**config.augment),
         drop_remainder=config.drop_remainder,
         multiple_of=shardings.batch.mesh.size * config.batch_parts,
         rows=functools.partial(sharding.rows, shardings),

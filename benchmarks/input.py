@@ -34,7 +34,7 @@ from ap10k_jax.data import batches, decoded_cache, patches
 from ap10k_jax.data.animals import Animals, decode_example
 from tfds_ap10k import build, synthetic
 
-AUGMENTATION = transforms.Augmentation()
+AUGMENTATION = augmentation.Augmentation()
 MEDIAN_SIZE = (1024, 683)  # width and height of AP-10K's photographs
 
 
@@ -126,8 +126,8 @@ def reference(clock: Clock, path: Path, labels: dict, draw: Callable, size: int)
 
     def normalise() -> np.ndarray:
         scaled = crop.astype(np.float32) / 255
-        scaled -= np.float32(evaluate.MEAN)
-        scaled /= np.float32(evaluate.STD)
+        scaled -= np.float32(inference.MEAN)
+        scaled /= np.float32(inference.STD)
         return np.ascontiguousarray(scaled.transpose(2, 0, 1))
 
     crop = clock(who, "mirror and warp", warp)
@@ -171,7 +171,9 @@ def measure(
             def draw(labels, image_size, seed=(number, i)):
                 rng = np.random.default_rng(seed)
                 square = (size, size)
-                return transforms.frame(labels, rng, image_size=image_size, size=square, **options)
+                return augmentation.frame(
+                    labels, rng, image_size=image_size, size=square, **options
+                )
 
             path = raw / "data" / image["file_name"]
             crop = reference(clock, path, labels, draw, size)

@@ -26,7 +26,7 @@ import timm
 import torch
 from torch import nn
 
-from ap10k_jax import evaluate, models, train
+from ap10k_jax import inference, models, train
 from ap10k_jax.runtime import sharding
 
 BACKBONES = {
@@ -116,7 +116,7 @@ def ours(name: str, batch: int, size: int, dtype: str) -> tuple[dict[str, Callab
     facts = {"trace": traced - start, "compile": time.perf_counter() - traced}
     facts["memory"] = take_step.memory_analysis().temp_size_in_bytes
     predict = jax.jit(
-        lambda v, x: module.apply(v, evaluate.normalize(x), train=False),
+        lambda v, x: module.apply(v, inference.normalize(x), train=False),
         compiler_options=sharding.compiler_options(shardings),
     )
     held = jax.device_put(variables, shardings.replicated)

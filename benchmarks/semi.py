@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ap10k_jax import checkpoint, evaluate, main, run_directory, semi, train
+from ap10k_jax import checkpoint, evaluate, inference, main, run_directory, semi, train
 from ap10k_jax.configs import few_label
 from ap10k_jax.configs import semi as semi_config
 from ap10k_jax.data import batches, subsets
@@ -110,7 +110,7 @@ def learn(folder: Path, seed: int, arm: str) -> dict[str, dict[str, float]]:
 
     kinds = {"labels": state.variables, "averaged": averaged}
     kinds = kinds if arm == "labels" else {arm: state.variables}
-    predict_step = evaluate.make_predict_step(module, shardings, pairs=animals.keypoint_set.pairs)
+    predict_step = inference.make_predict_step(module, shardings, pairs=animals.keypoint_set.pairs)
     return {
         kind: {
             split: evaluate.score(

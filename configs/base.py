@@ -8,7 +8,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from ap10k_jax import transforms
+from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import unlabeled
 
 
@@ -100,9 +100,9 @@ def get_config() -> ConfigDict:
     config.semi.disturbance = ConfigDict(dataclasses.asdict(unlabeled.Disturbance()))
 
     # Zeros turn augmentation off. The two slips of the reference that shaped the published numbers
-    # are kept, see ap10k_jax.transforms.Augmentation. shift_once=True draws the shift of the crop's
-    # middle once for every animal, as the paper's code did; the default is today's MMPose's.
-    config.augment = ConfigDict(dataclasses.asdict(transforms.Augmentation()))
+    # are kept, see ap10k_jax.augmentation.Augmentation. shift_once=True draws the shift of the
+    # crop's middle once for every animal, as the paper's code did; the default is today's MMPose's.
+    config.augment = ConfigDict(dataclasses.asdict(Augmentation()))
 
     config.optimizer = ConfigDict()  # Adam without weight decay or clipping
     config.optimizer.learning_rate = 5e-4

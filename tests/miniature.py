@@ -94,7 +94,9 @@ def share_steps(monkeypatch: pytest.MonkeyPatch) -> None:
         "train_batches",
         lambda *args, **kw: train_batches(*args, **kw | {"multiple_of": 8}),
     )
-    monkeypatch.setattr(evaluate, "make_predict_step", functools.cache(evaluate.make_predict_step))
+    monkeypatch.setattr(
+        inference, "make_predict_step", functools.cache(inference.make_predict_step)
+    )
 
 
 def start(step: plan.Step) -> int:

@@ -51,7 +51,9 @@ TESTS_OF = {
     "codec": ["test_codec.py"],
     "losses": ["test_losses.py"],
     "metrics": ["test_metrics.py"],
-    "transforms": ["test_transforms.py", "-k", "not import_jax"],  # that one starts Python anew
+    "transforms": ["test_transforms.py", "-k", "not imports_no_jax"],  # that one starts Python anew
+    "augmentation": ["test_augmentation.py", "-k", "not imports_no_jax"],
+    "images": ["test_images.py"],
     "keypoints": ["test_keypoints.py"],
     "convert.torch_names": [
         "convert/test_torch_names.py",

@@ -22,7 +22,7 @@ import safetensors.numpy
 import tiny_ap10k
 from PIL import Image
 
-from ap10k_jax import box_files, checkpoint, images, initial_weights, transforms
+from ap10k_jax import augmentation, box_files, checkpoint, images, initial_weights, transforms
 from ap10k_jax.predict import job, predictor, video
 from tfds_ap10k import photographs, sources
 
@@ -101,7 +101,7 @@ def test_exif_rotation_is_ignored_by_builder_and_prediction_alike(tmp_path):
     plain, turned = (stored(Image.fromarray(SCENE), exif=e) for e in (Image.Exif(), exif))
     (tmp_path / "fox.jpg").write_bytes(turned)
     assert photographs.find(tmp_path, "fox.jpg")[:2] == (80, 60)
-    np.testing.assert_array_equal(transforms.decode_image(turned), transforms.decode_image(plain))
+    np.testing.assert_array_equal(images.decode(turned), images.decode(plain))
 
 
 TRUNCATED = {kind: data[: len(data) * 2 // 3] for kind, (data, *_) in KINDS.items()}
@@ -131,8 +131,8 @@ def test_enormous_photographs_are_refused_by_their_header(tmp_path, kind, monkey
 
     path = tmp_path / "fox.jpg"
     path.write_bytes(ENORMOUS[kind])
-    monkeypatch.setattr(transforms.cv2, "imdecode", decode)
-    monkeypatch.setattr(transforms.simplejpeg, "decode_jpeg", decode)
+    monkeypatch.setattr(images.cv2, "imdecode", decode)
+    monkeypatch.setattr(images.simplejpeg, "decode_jpeg", decode)
     for read in (lambda: photographs.find(tmp_path, "fox.jpg"), lambda: predictor.rgb(path)):
         with pytest.raises(ValueError, match=r"pixels|not a readable") as error:
             read()
@@ -144,13 +144,13 @@ def test_the_largest_photograph_is_cropped_where_it_ends():
     pixels = np.zeros((10, width, 3), np.uint8)
     pixels[:, -40:] = 200
     data = cv2.imencode(".png", pixels)[1].tobytes()
-    read = transforms.decode_image(data)
-    sample = transforms.sample(
+    read = images.decode(data)
+    sample = augmentation.sample(
         {"image": read, "box": [width - 50, 0, 50, 10], "keypoints": np.ones((17, 3))}
     )
     assert sample["image"].max() == 200
     with pytest.raises(ValueError, match="32,766"):
-        transforms.decode_image(cv2.imencode(".png", np.zeros((1, width + 1, 3)))[1].tobytes())
+        images.decode(cv2.imencode(".png", np.zeros((1, width + 1, 3)))[1].tobytes())
 
 
 def test_a_file_that_never_ends_is_not_read_to_its_end(tmp_path):

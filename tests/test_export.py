@@ -159,7 +159,7 @@ def call_of(name, size, **options):
 
     variables = models.init(module, jax.random.key(0), image_size=(size, size))
     call = functools.partial(
-        evaluate.predict_crops,
+        inference.predict_crops,
         jax.tree.map(redraw, variables),
         module=module,
         pairs=keypoints.AP10K.pairs,

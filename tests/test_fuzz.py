@@ -40,8 +40,8 @@ from ap10k_jax import (
     models,
     run_directory,
     run_log,
-    transforms,
 )
+from ap10k_jax.augmentation import Augmentation, sample
 from ap10k_jax.configs import base
 from ap10k_jax.convert import torch_names
 from ap10k_jax.predict import __main__ as predict_command
@@ -355,12 +355,12 @@ def configs(_, overrides):
         said(error, named[0] if named else "the name of a field")
         return
     # What is let through can be drawn from, scheduled and stored.
-    transforms.Augmentation(**config.augment)
-    transforms.sample(
+    Augmentation(**config.augment)
+    sample(
         {"image": np.zeros((40, 60, 3), np.uint8), "box": np.array([5, 5, 30, 30.0])}
         | {"keypoints": np.ones((17, 3), np.float32), "index": 0},
         np.random.default_rng(config.seed),
-        augmentation=transforms.Augmentation(**config.augment),
+        augmentation=Augmentation(**config.augment),
     )
     flat = run_directory.flatten(config.to_dict())
     numbers = [value for value in flat.values() if isinstance(value, float)]

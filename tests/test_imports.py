@@ -6,6 +6,8 @@ those at its top level alone.
 """
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -368,3 +370,13 @@ def test_a_circle_is_found_also_through_functions(modules):
         "ap10k_jax.codec": module_of("b", "from ap10k_jax.losses import heatmap_mse"),
     }
     assert any({"ap10k_jax.losses", "ap10k_jax.codec"} <= set(group) for group in circles(changed))
+
+
+@pytest.mark.parametrize("module", ["predict", "convert", "export", "demo", "inference"])
+def test_networks_are_used_without_loading_data_sets(module):
+    """The rule above reads imports; this counts what Python really loads."""
+    code = f"import sys, ap10k_jax.{module}; print(*sys.modules)"
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    modules = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    heavy = {"tensorflow_datasets", "grain", "tensorflow", "ap10k_jax.data"}
+    assert heavy.isdisjoint(modules.stdout.split())

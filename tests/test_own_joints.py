@@ -13,12 +13,12 @@ from test_evaluate import Oracle
 from ap10k_jax import (
     checkpoint,
     evaluate,
+    inference,
     keypoints,
     main,
     predict,
     run_directory,
     train,
-    transforms,
 )
 from ap10k_jax.data import batches
 from ap10k_jax.data.animals import Animals
@@ -72,14 +72,14 @@ def animals(built):
 def run(config, tmp_path_factory):
     """The directory and the results of a run, and the pairs that its mirror test exchanged."""
     workdir, pairs = tmp_path_factory.mktemp("run") / "run", []
-    make_step = evaluate.make_predict_step
+    make_step = inference.make_predict_step
 
     def remember(*arguments, **options):
         pairs.append(options["pairs"])
         return make_step(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "make_predict_step", remember)
+        patch.setattr(inference, "make_predict_step", remember)
         results = main.run(config, workdir)
     return workdir, results, pairs
 
@@ -131,7 +131,7 @@ def test_true_keypoints_have_an_ap_of_one_and_others_not(animals, config):
 
 def test_a_mirrored_crop_has_left_and_right_exchanged(animals):
     still = dataclasses.replace(
-        transforms.Augmentation(),
+        Augmentation(),
         **{"flip_probability": 1, "scale_sigma": 0, "rotation_probability": 0},
         **{"shift_probability": 0, "half_body_probability": 0},
     )

@@ -8,7 +8,18 @@ import numpy as np
 import optax
 import pytest
 
-from ap10k_jax import checkpoint, codec, evaluate, keypoints, main, metrics, models, semi, train
+from ap10k_jax import (
+    checkpoint,
+    codec,
+    evaluate,
+    inference,
+    keypoints,
+    main,
+    metrics,
+    models,
+    semi,
+    train,
+)
 from ap10k_jax.configs import few_label
 from ap10k_jax.configs import semi as semi_config
 from ap10k_jax.data import subsets

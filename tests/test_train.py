@@ -9,7 +9,7 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from ap10k_jax import checkpoint, evaluate, main, models, run_log, train
+from ap10k_jax import checkpoint, inference, main, models, run_log, train
 from ap10k_jax.configs import base, cdtl
 from ap10k_jax.runtime import sharding
 
@@ -74,7 +74,7 @@ def test_statistics_are_of_the_whole_batch_and_not_of_a_devices_share(setup, bat
     module, _, variables = setup
     state, _ = steps(setup, uneven, sharding.shardings(), 1)
     _, whole = module.apply(
-        variables, evaluate.normalize(uneven["image"]), train=True, mutable=["batch_stats"]
+        variables, inference.normalize(uneven["image"]), train=True, mutable=["batch_stats"]
     )
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),

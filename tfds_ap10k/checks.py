@@ -18,7 +18,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ap10k_jax import keypoints, transforms, visualize
+from ap10k_jax import images, keypoints, visualize
 from tfds_ap10k import annotations, photographs, rules, sheets, sources
 
 PADDING = 1.4  # of a picture on the sheet
@@ -83,7 +83,7 @@ def _tile(
     joints: keypoints.KeypointSet,
 ) -> np.ndarray:
     data = sources.read(path, max_bytes=photographs.MAX_BYTES)
-    image = transforms.decode_image(data, finding.file)
+    image = images.decode(data, finding.file)
     if image.shape[1::-1] != size:
         raise ValueError(f"{finding.file} is not of the {size[0]}x{size[1]} pixels of its record")
     points = np.reshape(np.array(animal["keypoints"], float), (-1, 3))

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 import tqdm
 
-from ap10k_jax import transforms, visualize
+from ap10k_jax import images, visualize
 from tfds_ap10k import hashes, photographs, sheets, sources
 
 KEEP, DROP = "keep", "drop"
@@ -187,7 +187,7 @@ def draw(decisions: Sequence[Decision], folder: Mapping[str, Path], out: Path) -
 
 def _tile(decision: Decision, path: Path, note: str) -> np.ndarray:
     data = sources.read(path, max_bytes=photographs.MAX_BYTES)
-    image = transforms.decode_image(data, path.name)
+    image = images.decode(data, path.name)
     shrink = max(1, max(image.shape[:2]) // 480)
     image = cv2.resize(image, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA)
     title = f"{decision.group}{note}: {decision.decision} {decision.file}"

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from tqdm import tqdm
 
-from ap10k_jax import transforms
+from ap10k_jax import images
 from ap10k_jax.data import pixel_file
 from ap10k_jax.runtime import file_lock
 
@@ -56,7 +56,7 @@ class DecodedPhotographs(Sequence):
         self.animals = animals
         sizes = np.array([3 * image["width"] * image["height"] for image in animals.images])
         self.bytes = int(sizes[np.unique(animals.image_places)].sum())
-        facts = (VERSION, animals.fingerprint, animals.photographs_sha256, transforms.DECODERS)
+        facts = (VERSION, animals.fingerprint, animals.photographs_sha256, images.DECODERS)
         digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
         self._rows = pixel_file.Rows(folder, digest, sizes)
         self._lock = threading.RLock()
@@ -81,7 +81,7 @@ class DecodedPhotographs(Sequence):
             image = row.reshape(record["height"], record["width"], 3)
             return {**self.animals.labels(index), "image": image}
         example = self.animals[index]
-        image = transforms.decode_image(example.pop("bytes"), example.pop("file_name"))
+        image = images.decode(example.pop("bytes"), example.pop("file_name"))
         if file and self._left is not None:
             self._keep(file, place, image)
         return example | {"image": image}

@@ -1,6 +1,6 @@
 """Every animal once, as a small picture of all that augmentation can show of it, kept on disk.
 
-A patch is the part of the photograph that any crop of the animal can show (`transforms.reach`),
+A patch is the part of the photograph that any crop of the animal can show (`augmentation.reach`),
 shrunk with antialiasing to at most `side` pixels on each axis, in the upper left of a black square.
 The accelerator cuts crops from it (data/device_crops.py). Patches are one and a half times as wide
 as the crop: then a median AP-10K photograph, of which crops show two image pixels as one, loses
@@ -25,7 +25,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from tqdm import tqdm
 
-from ap10k_jax import keypoints, transforms
+from ap10k_jax import images, keypoints, transforms
+from ap10k_jax.augmentation import Augmentation, frame, reach
 from ap10k_jax.data import pixel_file
 
 VERSION = 1  # of the pixels; a change makes all files anew
@@ -56,7 +57,7 @@ class Patches(Sequence):
         folder: Path,
         *,
         image_size: int,
-        augmentation: transforms.Augmentation,
+        augmentation: Augmentation,
     ):
         """Nothing is written yet: `fill` does."""
         self.animals = animals
@@ -173,7 +174,7 @@ class Patches(Sequence):
         """x, y, width, height in image pixels of what each patch shows."""
         images = [self.animals.image(index) for index in range(len(self.animals))]
         regions = [
-            transforms.reach(
+            reach(
                 self.animals.labels(index),
                 image_size=(image["width"], image["height"]),
                 augmentation=self._augmentation,
@@ -195,7 +196,7 @@ class Patches(Sequence):
         marks = {}
         example = self.animals[group[0]]
         record, name = self.animals.image(group[0]), example["file_name"]
-        photograph = transforms.decode_image(example["bytes"], name)
+        photograph = images.decode(example["bytes"], name)
         if photograph.shape[:2] != (record["height"], record["width"]):
             raise ValueError(f"{name}: not of the size that its record says")
         for index in group:

@@ -39,7 +39,7 @@ class Disturbance:
     patch: float = 0.2  # longest side of a patch, as a share of the crop's
 
 
-WEAK = transforms.Augmentation(
+WEAK = Augmentation(
     half_body_probability=0.0,
     scale_sigma=0.1,
     rotation_probability=0.5,
@@ -130,8 +130,8 @@ def batches(
     batch_size: int,
     seed: int,
     image_size: int,
-    weak: transforms.Augmentation,
-    strong: transforms.Augmentation,
+    weak: Augmentation,
+    strong: Augmentation,
     disturbance: Disturbance = Disturbance(),
     keypoint_set: keypoints.KeypointSet = keypoints.AP10K,
     threads: int = 4,
@@ -159,8 +159,8 @@ def two_views(
     rng: np.random.Generator,
     *,
     image_size: int,
-    weak: transforms.Augmentation,
-    strong: transforms.Augmentation,
+    weak: Augmentation,
+    strong: Augmentation,
     disturbance: Disturbance = Disturbance(),
     keypoint_set: keypoints.KeypointSet = keypoints.AP10K,
 ) -> dict:
@@ -171,7 +171,7 @@ def two_views(
     crop pixels, with `truth_weights` (k,) and the box's `area` in square weak crop pixels, measures
     pseudo-labels; where nobody labelled an animal the weights are 0. The views do not depend on it.
     """
-    image = transforms.decode_image(example["bytes"], example["file_name"])
+    image = images.decode(example["bytes"], example["file_name"])
     truth = np.asarray(example["keypoints"], np.float32)
     # Augmentation may look at keypoints (half bodies): of hidden ones it must not know.
     known = {"box": example["box"], "keypoints": np.zeros_like(truth)}
@@ -182,8 +182,8 @@ def two_views(
         options = {"size": (image_size, image_size), "augmentation": augmentation}
         options |= {"keypoint_set": keypoint_set}
         again = copy.deepcopy(rng)
-        crop = transforms.sample({**known, "image": image}, rng, **options)
-        framed = transforms.frame(known, again, image_size=image.shape[1::-1], **options)
+        crop = sample({**known, "image": image}, rng, **options)
+        framed = frame(known, again, image_size=image.shape[1::-1], **options)
         crops.append(crop["image"])
         to_image.append(np.asarray(framed["matrix"], np.float64))
     to_weak, to_strong = (transforms.invert_affine(matrix) for matrix in to_image)

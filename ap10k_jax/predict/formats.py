@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 import numpy as np
 from jaxtyping import Float
 
-from ap10k_jax import box_files, images, transforms, visualize
+from ap10k_jax import box_files, images, visualize
 from ap10k_jax import keypoints as joints
 from ap10k_jax.predict import video
 from ap10k_jax.runtime import files
@@ -155,7 +155,7 @@ def draw(
             _draw_video(paths[-1], file, group, keypoint_set, threshold)
         else:
             paths.append(path)
-            pixels = transforms.decode_image(images.read(file), file)
+            pixels = images.decode(images.read(file), file)
             visualize.save(path, _drawn(pixels, group[0], keypoint_set, threshold))
     return paths
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ap10k_jax import box_files, images, transforms
+from ap10k_jax import box_files, images
 from ap10k_jax.predict import video
 from ap10k_jax.runtime import files
 
@@ -213,7 +213,7 @@ def _photograph(file: str, predictor: Callable, boxes: box_files.BoxFile | None)
     try:
         _check_name(file)
         chosen = _boxes_of(file, boxes)
-        pixels = transforms.decode_image(images.read(file), file)
+        pixels = images.decode(images.read(file), file)
         # MegaDetector's boxes are the only ones that care how the photograph is shown
         turned = _orientation(file) if chosen and chosen[0].displayed else 1
     except (OSError, ValueError, box_files.BoxFileError) as error:

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ap10k_jax import checkpoint, codec, evaluate, images, metrics, transforms
+from ap10k_jax import augmentation, checkpoint, codec, images, inference, metrics
 from ap10k_jax import keypoints as joints
 from ap10k_jax.runtime import sharding
 
@@ -79,7 +79,7 @@ class Predictor:
         # One device: a batch of one cannot be split, and the sizes here do not need several.
         shardings = sharding.shardings(jax.local_devices()[:1])
         self.variables = jax.device_put(variables, shardings.replicated)
-        make_step = functools.partial(evaluate.make_predict_step, module, shardings)
+        make_step = functools.partial(inference.make_predict_step, module, shardings)
         self._step = make_step(pairs=keypoint_set.pairs, flip_test=flip_test, decode=decode)
 
     @classmethod
@@ -156,7 +156,7 @@ class Predictor:
             points = np.asarray(self._step(self.variables, batch["image"]))
             if not np.isfinite(points).all():
                 raise FloatingPointError("the network's output is not finite: broken weights?")
-            points = evaluate.to_image(points, batch)[: stop - start]
+            points = inference.to_image(points, batch)[: stop - start]
             animals += [
                 Animal(k, metrics.instance_score(k), box)
                 for k, box in zip(points, batch["box"][: stop - start], strict=True)
@@ -166,7 +166,7 @@ class Predictor:
     def _crop(self, pixels: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, "4"]) -> dict:
         nothing = np.zeros((len(self.keypoint_set), 3), np.float32)
         example = {"image": pixels, "box": box.astype(np.float32), "keypoints": nothing}
-        sample = transforms.sample(
+        sample = augmentation.sample(
             example, size=(self.image_size, self.image_size), keypoint_set=self.keypoint_set
         )
         return {name: sample[name] for name in ("image", "center", "scale", "box")}
@@ -194,7 +194,7 @@ def rgb(image: Image) -> UInt8[np.ndarray, "H W 3"]:
     """An image, or the file of one, as RGB pixels; ValueError where it is neither."""
     if isinstance(image, (str, Path)):
         path = Path(image).expanduser()
-        return transforms.decode_image(images.read(path), str(image))
+        return images.decode(images.read(path), str(image))
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8:
         raise ValueError(f"an image is uint8, 0 to 255; this array is {pixels.dtype}")

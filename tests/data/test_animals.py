@@ -14,7 +14,7 @@ from ap10k_jax.data import batches, subsets
 from ap10k_jax.data.animals import Animals, decode_example
 from tfds_ap10k import build
 
-PLAIN = transforms.Augmentation(
+PLAIN = Augmentation(
     flip_probability=0,
     half_body_probability=0,
     scale_sigma=0,

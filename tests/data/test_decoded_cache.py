@@ -34,13 +34,13 @@ def assert_same(some, others):
 
 
 def count_decoded(monkeypatch):
-    names, decode = [], transforms.decode_image
+    names, decode = [], images.decode
 
     def counted(content, name="image"):
         names.append(name)
         return decode(content, name)
 
-    monkeypatch.setattr(transforms, "decode_image", counted)
+    monkeypatch.setattr(images, "decode", counted)
     return names
 
 

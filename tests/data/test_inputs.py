@@ -24,7 +24,7 @@ def animals(synthetic_dir):
 
 @pytest.fixture(scope="module")
 def kept(animals, synthetic_dir):
-    augmentation = transforms.Augmentation()
+    augmentation = Augmentation()
     made = patches.Patches(
         animals, synthetic_dir / "patches", image_size=SIZE, augmentation=augmentation
     )
@@ -148,7 +148,7 @@ def test_a_disk_without_room_and_a_folder_without_leave_are_said(kept, animals, 
         animals,
         kept.folder.parent / "others" / "patches",
         image_size=SIZE,
-        augmentation=transforms.Augmentation(),
+        augmentation=Augmentation(),
     )
     assert not elsewhere.obstacle()
     needed = elsewhere.bytes

@@ -12,7 +12,7 @@ from ap10k_jax.data import batches, device_crops, patches
 from ap10k_jax.data.animals import Animals, decode_example
 
 SIZE = 64
-AUGMENTATION = transforms.Augmentation()
+AUGMENTATION = Augmentation()
 LABELS = ("keypoints", "weights", "center", "scale", "index")
 
 
@@ -197,7 +197,7 @@ def test_filled_patches_are_not_made_again(animals, filled, monkeypatch):
     def fail(*args):
         raise AssertionError("decoded a photograph")
 
-    monkeypatch.setattr(transforms, "decode_image", fail)
+    monkeypatch.setattr(images, "decode", fail)
     patches_of(animals, filled.folder).fill(threads=1)
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tiny_ap10k
 
-from ap10k_jax import box_files, keypoints, semi, transforms
+from ap10k_jax import box_files, keypoints, semi
+from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import unlabeled
 
 DOTS = ((250, 20, 20), (20, 250, 20), (20, 20, 250))  # left, right, middle
@@ -20,7 +21,7 @@ JOINTS = keypoints.KeypointSet(
 )
 POINTS = np.array([[70, 60, 2], [110, 75, 2], [85, 115, 2]], np.float32)
 CALM = unlabeled.Disturbance(contrast=0, brightness=0, patches=0)
-LIVELY = transforms.Augmentation(half_body_min_joints=0, half_body_probability=1.0)
+LIVELY = Augmentation(half_body_min_joints=0, half_body_probability=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +100,7 @@ def test_the_views_do_not_depend_on_the_hidden_labels(example):
 
 
 def test_the_box_area_is_measured_in_the_weak_crop(example):
-    still = transforms.Augmentation(
-        0, 0, scale_sigma=0, rotation_probability=0, shift_probability=0
-    )
+    still = Augmentation(0, 0, scale_sigma=0, rotation_probability=0, shift_probability=0)
     view = views(example, 0, weak=still, strong=still)
     # the higher side of the box, 95 pixels, fills a crop of 128 up to its padding
     zoom = 128 / (95 * 1.25)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from ap10k_jax import box_files, transforms, visualize
+from ap10k_jax import box_files, images, visualize
 from ap10k_jax import keypoints as joints
 from ap10k_jax.predict import formats, video
 
@@ -207,11 +207,11 @@ def test_drawn_pictures_keep_their_folders_and_show_skeletons(tmp_path):
     (path,) = formats.draw(tmp_path, records, keypoint_set=joints.AP10K, threshold=0.2)
     assert path.parts[-3:] == ("photos", "a", "x.png")
     assert tmp_path in path.parents
-    drawn = transforms.decode_image(path.read_bytes())
+    drawn = images.decode(path.read_bytes())
     expected = visualize.draw_skeleton(grey, np.array(animal()["keypoints"]))
     np.testing.assert_array_equal(drawn, expected)
     formats.draw(tmp_path, records, keypoint_set=joints.AP10K, threshold=0.6)
-    np.testing.assert_array_equal(transforms.decode_image(path.read_bytes()), grey)
+    np.testing.assert_array_equal(images.decode(path.read_bytes()), grey)
 
 
 def test_a_drawn_video_has_every_frame_and_its_rate(tmp_path):

@@ -29,7 +29,7 @@ def photographs(animals):
 
 def test_predictions_are_the_evaluations(checkpoint_dir, predictor, animals, config):
     module, variables, _ = checkpoint.load(checkpoint_dir)
-    step = evaluate.make_predict_step(module, sharding.shardings())
+    step = inference.make_predict_step(module, sharding.shardings())
     rows = evaluate.predict(step, variables, animals, config, name="test")
     images = [decode_example(animals[i])["image"] for i in range(len(animals))]
     boxes = [animals.annotation(i)["bbox"] for i in range(len(animals))]
@@ -48,11 +48,11 @@ def test_mirror_and_decoding_can_be_chosen(checkpoint_dir, photographs, flip_tes
     image, box = photographs[0][0], photographs[1][0]
     (animal,) = chosen(image, box)
     (crop,) = chosen.crops(image, box)
-    step = functools.partial(evaluate.predict_crops, module=module, pairs=keypoints.AP10K.pairs)
+    step = functools.partial(inference.predict_crops, module=module, pairs=keypoints.AP10K.pairs)
     step = jax.jit(functools.partial(step, flip_test=flip_test, decode=decode))
     expected = step(variables, crop["image"][None])
     batch = {name: value[None] for name, value in crop.items()}
-    expected = evaluate.to_image(np.asarray(expected), batch)[0]
+    expected = inference.to_image(np.asarray(expected), batch)[0]
     # DARK divides by a curvature that may be almost 0: where it is, rounding decides
     np.testing.assert_allclose(animal.keypoints, expected, rtol=1e-3, atol=1e-2)
     usual = Predictor.load(checkpoint_dir)(image, box)[0]

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ap10k_jax import keypoints, transforms, visualize
+from ap10k_jax import images, keypoints, visualize
 from tfds_ap10k import photographs, sources, splits
 
 # One hue for all families, in two shades by turns: colour has nothing to say here but where a
@@ -165,7 +165,7 @@ def annotated(
     where they are not.
     """
     data = sources.read(folder / image["file_name"], max_bytes=photographs.MAX_BYTES)
-    pixels = transforms.decode_image(data, image["file_name"])
+    pixels = images.decode(data, image["file_name"])
     if pixels.shape[:2] != (image["height"], image["width"]):
         recorded = f"{image['width']}x{image['height']}"
         found = f"{pixels.shape[1]}x{pixels.shape[0]}"
