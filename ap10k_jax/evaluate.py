@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ap10k_jax import bootstrap, codec, keypoints, metrics, transforms, visualize
+from ap10k_jax import bootstrap, inference, keypoints, metrics, transforms, visualize
 from ap10k_jax.data import batches
 from ap10k_jax.data.animals import Animals
 from ap10k_jax.runtime import files, sharding, signals

@@ -9,6 +9,10 @@ import io
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import cv2
+import numpy as np
+import simplejpeg
+from jaxtyping import UInt8
 from PIL import (
     BmpImagePlugin,
     ExifTags,
@@ -89,6 +93,32 @@ def orientation(file: str | Path | BinaryIO) -> int:
             return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception as error:  # on broken bytes Pillow raises nearly every kind of exception
         raise ValueError("its EXIF, which says how the boxes lie, is broken") from error
+
+
+def decode(data: bytes, name: str = "image") -> UInt8[np.ndarray, "H W 3"]:
+    """The RGB pixels of an encoded photograph; `name` is the file to name if it cannot be read.
+
+    Its size is looked at before it is decoded, see `header`. EXIF orientation is ignored: the
+    annotations refer to the pixels as they are stored.
+    """
+    try:
+        format = header(data).format
+    except ValueError as error:
+        raise ValueError(f"{name}: cannot be decoded as an image: {error}") from error
+    if format == "JPEG":
+        try:
+            # OpenCV's pixels to the bit, with less copying of them
+            return simplejpeg.decode_jpeg(data, "RGB")
+        except ValueError:
+            pass  # OpenCV makes do with more kinds of damage
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise ValueError(f"{name}: cannot be decoded as an image: {error}") from error
+    if image is None:
+        raise ValueError(f"{name}: cannot be decoded as an image ({len(data)} bytes)")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _bounded(found: Header) -> Header:

@@ -45,6 +45,7 @@ from ap10k_jax import (
     train,
     visualize,
 )
+from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import batches, decoded_cache, inputs, patches, subsets
 from ap10k_jax.data.animals import SPLITS, Animals, open_builder, read_annotations
 from ap10k_jax.predict import predictor

@@ -43,6 +43,7 @@ from ap10k_jax import (
     run_log,
     train,
 )
+from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import unlabeled
 from ap10k_jax.data.animals import Animals
 from ap10k_jax.report import plots

@@ -28,6 +28,7 @@ from ap10k_jax import (
     packing,
     run_log,
 )
+from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import batches, device_crops, inputs
 from ap10k_jax.data.animals import Animals
 from ap10k_jax.models import layers, ops

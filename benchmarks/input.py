@@ -29,12 +29,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ap10k_jax import evaluate, transforms
+from ap10k_jax import inference, transforms
+from ap10k_jax.augmentation import Augmentation, frame
 from ap10k_jax.data import batches, decoded_cache, patches
 from ap10k_jax.data.animals import Animals, decode_example
 from tfds_ap10k import build, synthetic
 
-AUGMENTATION = augmentation.Augmentation()
+AUGMENTATION = Augmentation()
 MEDIAN_SIZE = (1024, 683)  # width and height of AP-10K's photographs
 
 
@@ -171,9 +172,7 @@ def measure(
             def draw(labels, image_size, seed=(number, i)):
                 rng = np.random.default_rng(seed)
                 square = (size, size)
-                return augmentation.frame(
-                    labels, rng, image_size=image_size, size=square, **options
-                )
+                return frame(labels, rng, image_size=image_size, size=square, **options)
 
             path = raw / "data" / image["file_name"]
             crop = reference(clock, path, labels, draw, size)
@@ -181,7 +180,7 @@ def measure(
             rng = functools.partial(np.random.default_rng, (number, i))
             example = clock("stream", "read", animals.__getitem__, i)
             opened = clock("stream", "decode", decode_example, example)
-            ours = functools.partial(transforms.sample, size=(size, size), **options)
+            ours = functools.partial(augmentation.sample, size=(size, size), **options)
             sample = clock("stream", "draw the view and cut", ours, opened, rng())
             example = clock("decoded", "read", pixels.__getitem__, i)
             again = clock("decoded", "draw the view and cut", ours, example, rng())

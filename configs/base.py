@@ -100,7 +100,7 @@ def get_config() -> ConfigDict:
     config.semi.disturbance = ConfigDict(dataclasses.asdict(unlabeled.Disturbance()))
 
     # Zeros turn augmentation off. The two slips of the reference that shaped the published numbers
-    # are kept, see ap10k_jax.augmentation.Augmentation. shift_once=True draws the shift of the
+    # are kept, see ap10k_jax.Augmentation. shift_once=True draws the shift of the
     # crop's middle once for every animal, as the paper's code did; the default is today's MMPose's.
     config.augment = ConfigDict(dataclasses.asdict(Augmentation()))
 

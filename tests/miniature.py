@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from ap10k_jax import evaluate, keypoints, main, train
+from ap10k_jax import inference, keypoints, main, train
 from ap10k_jax.data import batches
 from ap10k_jax.reproduce import plan
 from ap10k_jax.runtime import errors, sharding

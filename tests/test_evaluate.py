@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ap10k_jax import evaluate, keypoints, metrics
+from ap10k_jax import evaluate, metrics
 from ap10k_jax.data import batches
 from ap10k_jax.data.animals import Animals
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax import export as jax_export
 
-from ap10k_jax import evaluate, export, keypoints, models, visualize
+from ap10k_jax import export, inference, keypoints, models, visualize
 from ap10k_jax.data.animals import Animals, decode_example
 from ap10k_jax.predict import Predictor
 

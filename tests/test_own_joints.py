@@ -20,6 +20,7 @@ from ap10k_jax import (
     run_directory,
     train,
 )
+from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import batches
 from ap10k_jax.data.animals import Animals
 from ap10k_jax.runtime import errors

@@ -322,7 +322,7 @@ def test_a_run_is_scored_by_its_teacher_and_a_killed_one_goes_on_to_the_bit(
     teacher = checkpoint.ocp.load(stored, checkpointable_name="variables")
     jax.tree.map(np.testing.assert_array_equal, variables, teacher)
     animals = Animals.open("ap10k/split1", "validation", data_dir=semi_run.data.dir)
-    step = evaluate.make_predict_step(module, main.sharding.shardings())
+    step = inference.make_predict_step(module, main.sharding.shardings())
     rows = evaluate.predict(step, variables, animals, semi_run, name="validation")
     scores = evaluate.score(animals, rows, sigmas="corrected")
     assert scores["AP"] == pytest.approx(json.loads(results[0])["validation"]["AP"], abs=1e-6)

@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 import tfds_ap10k  # noqa: F401  registers the builders
-from ap10k_jax import keypoints, transforms
+from ap10k_jax import images, keypoints
+from ap10k_jax.augmentation import Augmentation, sample
 
 SPLITS = ("train", "validation", "test")
 
@@ -138,11 +139,11 @@ class Animals:
         rng: np.random.Generator,
         *,
         image_size: int,
-        augmentation: transforms.Augmentation,
+        augmentation: Augmentation,
         shift_seed: int = 0,
     ) -> dict:
-        """A random crop of one of these examples, see `transforms.sample`."""
-        return transforms.sample(
+        """A random crop of one of these examples, see `sample`."""
+        return sample(
             decode_example(example),
             rng,
             size=(image_size, image_size),
@@ -208,7 +209,7 @@ def decode_example(example: dict) -> dict:
     if "image" in example:
         return example
     rest = {k: v for k, v in example.items() if k not in ("bytes", "file_name")}
-    return rest | {"image": transforms.decode_image(example["bytes"], example["file_name"])}
+    return rest | {"image": images.decode(example["bytes"], example["file_name"])}
 
 
 class JoinedRecords(Sequence):

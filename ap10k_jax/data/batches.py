@@ -13,10 +13,10 @@ from typing import Protocol
 import grain
 import numpy as np
 
-from ap10k_jax import transforms
+from ap10k_jax.augmentation import Augmentation, sample
 from ap10k_jax.data.animals import Animals, decode_example
 
-PAPER_AUGMENTATION = transforms.Augmentation()
+PAPER_AUGMENTATION = Augmentation()
 
 
 class Source(Protocol):
@@ -30,7 +30,7 @@ class Source(Protocol):
         rng: np.random.Generator,
         *,
         image_size: int,
-        augmentation: transforms.Augmentation,
+        augmentation: Augmentation,
         shift_seed: int = 0,
     ) -> dict: ...
 
@@ -53,7 +53,7 @@ def train_batches(
     epochs: int,
     seed: int,
     image_size: int = 256,
-    augmentation: transforms.Augmentation = PAPER_AUGMENTATION,
+    augmentation: Augmentation = PAPER_AUGMENTATION,
     drop_remainder: bool = False,
     multiple_of: int = 1,
     rows: Callable[[int], range] = range,
@@ -148,7 +148,7 @@ class Batches(grain.MapDataset):
 
 def upright(example: dict, *, image_size: int) -> dict:
     """The plain crop of one of `Animals`' examples, as for evaluation."""
-    return transforms.sample(decode_example(example), size=(image_size, image_size))
+    return sample(decode_example(example), size=(image_size, image_size))
 
 
 def stack(examples: list[dict]) -> dict:

@@ -1,6 +1,6 @@
 """Every animal once, as a small picture of all that augmentation can show of it, kept on disk.
 
-A patch is the part of the photograph that any crop of the animal can show (`augmentation.reach`),
+A patch is the part of the photograph that any crop of the animal can show (`reach`),
 shrunk with antialiasing to at most `side` pixels on each axis, in the upper left of a black square.
 The accelerator cuts crops from it (data/device_crops.py). Patches are one and a half times as wide
 as the crop: then a median AP-10K photograph, of which crops show two image pixels as one, loses
@@ -151,13 +151,13 @@ class Patches(Sequence):
         rng: np.random.Generator,
         *,
         image_size: int,
-        augmentation: transforms.Augmentation,
+        augmentation: Augmentation,
         shift_seed: int = 0,
     ) -> dict:
         """A random crop without its pixels: `matrix` (2, 3) leads from crop to patch pixels."""
         index = int(example["index"])
         image = self.animals.image(index)
-        view = transforms.frame(
+        view = frame(
             example,
             rng,
             image_size=(image["width"], image["height"]),

@@ -23,6 +23,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
 from ap10k_jax import box_files, images, keypoints, transforms
+from ap10k_jax.augmentation import Augmentation, frame, sample
 from ap10k_jax.data.animals import JoinedRecords, open_builder
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny_ap10k
 
-from ap10k_jax import transforms
+from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import batches, subsets
 from ap10k_jax.data.animals import Animals, decode_example
 from tfds_ap10k import build

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from ap10k_jax import transforms
+from ap10k_jax import images
 from ap10k_jax.data import batches, decoded_cache, pixel_file
 from ap10k_jax.data.animals import Animals, decode_example
 from ap10k_jax.runtime import file_lock, memory

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from ap10k_jax import main, run_directory, run_log, train, transforms
+from ap10k_jax import main, run_directory, run_log, train
+from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import batches, device_crops, inputs, patches, pixel_file
 from ap10k_jax.data.animals import Animals
 from ap10k_jax.runtime import errors, sharding
@@ -182,7 +183,7 @@ def test_steps_get_the_crops_that_the_host_would_send(config, animals, kept):
         return lambda state, batch: (state, batch)  # shows what a step is given
 
     config.epochs = 1
-    config.augment.update(dataclasses.asdict(transforms.Augmentation()))
+    config.augment.update(dataclasses.asdict(Augmentation()))
     source = inputs.Input("device", kept, "")
     method = train.supervised(config, animals, sharding.shardings(), source)
     sent = next(iter(method.batches))

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from ap10k_jax import transforms
+from ap10k_jax import images
+from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import batches, device_crops, patches
 from ap10k_jax.data.animals import Animals, decode_example
 

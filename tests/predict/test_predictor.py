@@ -9,7 +9,7 @@ import lively
 import numpy as np
 import pytest
 
-from ap10k_jax import checkpoint, evaluate, keypoints
+from ap10k_jax import checkpoint, evaluate, inference, keypoints
 from ap10k_jax.data.animals import Animals, decode_example
 from ap10k_jax.predict import Predictor, predictor
 from ap10k_jax.runtime import sharding
