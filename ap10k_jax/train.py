@@ -31,7 +31,7 @@ from ap10k_jax import (
 from ap10k_jax.data import animals as data
 from ap10k_jax.data import inputs
 from ap10k_jax.models import layers, ops
-from ap10k_jax.runtime import compile_cache, distributed, sharding, signals
+from ap10k_jax.runtime import compile_cache, distributed, errors, sharding, signals
 
 
 @flax.struct.dataclass
@@ -70,7 +70,7 @@ class Method(NamedTuple):
     make_step: Callable  # (module, optimizer, shardings, packed=) -> a step as make_train_step's
 
 
-class NonFiniteLoss(FloatingPointError):
+class NonFiniteLoss(errors.UserError, FloatingPointError):
     """The loss became NaN or infinite; the message names the step and the photographs."""
 
 

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ap10k_jax import checkpoint, evaluate, main, run_directory, semi, train
+from ap10k_jax import checkpoint, evaluate, run, run_directory, semi, train
 from ap10k_jax.configs import few_label
 from ap10k_jax.configs import semi as semi_config
 from ap10k_jax.data import animals as data
@@ -61,7 +61,7 @@ def started(folder: Path, seed: int) -> Path:
         workdir = folder / f"start{number}-{seed}"
         if not (workdir / "results.json").exists():
             config = few_label.get_config(LABELS)
-            main.run(configured(config, folder, seed, init_from=init_from, **fields), workdir)
+            run.run(configured(config, folder, seed, init_from=init_from, **fields), workdir)
         init_from = str(workdir)
     return workdir
 

@@ -8,10 +8,23 @@ import numpy as np
 import optax
 import pytest
 
-from ap10k_jax import checkpoint, codec, evaluate, keypoints, main, metrics, models, semi, train
+from ap10k_jax import (
+    checkpoint,
+    codec,
+    evaluate,
+    keypoints,
+    metrics,
+    models,
+    run,
+    run_data,
+    semi,
+    settings,
+    train,
+)
 from ap10k_jax.configs import few_label
 from ap10k_jax.configs import semi as semi_config
 from ap10k_jax.data import animals as data
+from ap10k_jax.runtime import errors, sharding
 
 PAIRS = keypoints.AP10K.pairs
 
@@ -272,7 +285,7 @@ class Killed(BaseException):
 def test_a_run_is_scored_by_its_teacher_and_a_killed_one_goes_on_to_the_bit(
     semi_run, tmp_path, monkeypatch
 ):
-    main.run(semi_run, tmp_path / "whole")
+    run.run(semi_run, tmp_path / "whole")
     with monkeypatch.context() as patch:
         close, calls = train.Window.close, iter(range(100))
 
@@ -283,9 +296,9 @@ def test_a_run_is_scored_by_its_teacher_and_a_killed_one_goes_on_to_the_bit(
 
         patch.setattr(train.Window, "close", killed)
         with pytest.raises(Killed):
-            main.run(semi_run, tmp_path / "run")
+            run.run(semi_run, tmp_path / "run")
     assert len(checkpoint.saved_in(tmp_path / "run")) == 1
-    main.run(semi_run, tmp_path / "run")
+    run.run(semi_run, tmp_path / "run")
 
     parts = []
     for name in ("whole", "run"):
@@ -310,15 +323,15 @@ def test_a_run_is_scored_by_its_teacher_and_a_killed_one_goes_on_to_the_bit(
     teacher = checkpoint.ocp.load(stored, checkpointable_name="variables")
     jax.tree.map(np.testing.assert_array_equal, variables, teacher)
     animals = data.Animals.open("ap10k/split1", "validation", data_dir=semi_run.data.dir)
-    step = evaluate.make_predict_step(module, main.sharding.shardings())
+    step = evaluate.make_predict_step(module, sharding.shardings())
     rows = evaluate.predict(step, variables, animals, semi_run, name="validation")
     scores = evaluate.score(animals, rows, sigmas="corrected")
     assert scores["AP"] == pytest.approx(json.loads(results[0])["validation"]["AP"], abs=1e-6)
 
 
 def test_few_labels_are_written_down_and_hide_the_rest(semi_run, tmp_path):
-    training = main.open_animals(semi_run, "train", "", {})
-    labelled, hidden = main.few_labels(semi_run, tmp_path, training)
+    training = run_data.open_animals(semi_run, "train", "", {})
+    labelled, hidden = run_data.few_labels(semi_run, tmp_path, training)
     chosen = json.loads((tmp_path / "labels.json").read_text())
     assert len(labelled) + len(hidden) == len(training)
     images = [{a.annotation(i)["image_id"] for i in range(len(a))} for a in (labelled, hidden)]
@@ -329,19 +342,17 @@ def test_few_labels_are_written_down_and_hide_the_rest(semi_run, tmp_path):
     semi_run.seed = 1
     other = data.few_labels(training, images=1, seed=1)
     assert other["labelled"] != chosen["labelled"]
-    with pytest.raises(main.errors.UserError, match="names other images"):
-        main.few_labels(semi_run, tmp_path, training)
+    with pytest.raises(errors.UserError, match="names other images"):
+        run_data.few_labels(semi_run, tmp_path, training)
     semi_run.data.labels_per_species = 1000
-    with pytest.raises(main.errors.UserError, match="labels_per_species=1000: no species has more"):
-        main.few_labels(semi_run, tmp_path / "new", training)
+    with pytest.raises(errors.UserError, match="labels_per_species=1000: no species has more"):
+        run_data.few_labels(semi_run, tmp_path / "new", training)
 
 
 def test_without_animals_without_labels_there_is_nothing_to_do(config, tmp_path):
     config.semi.batch_size = 8
-    with pytest.raises(
-        main.errors.UserError, match=r"semi.batch_size=8: .* no animals without labels"
-    ):
-        main.run(config, tmp_path / "run")
+    with pytest.raises(errors.UserError, match=r"semi.batch_size=8: .* no animals without labels"):
+        run.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -366,8 +377,8 @@ def test_a_value_that_cannot_work_is_named(field, value, message):
     config = semi_config.get_config("5")
     *section, name = field.split(".")
     (config[section[0]] if section else config)[name] = value
-    with pytest.raises(main.errors.UserError) as error:
-        main.check(config, device_count=8)
+    with pytest.raises(errors.UserError) as error:
+        settings.check(config, device_count=8)
     assert message in str(error.value)
 
 
@@ -375,7 +386,7 @@ def test_the_configs_are_in_order():
     for arguments in ("5", "25,quickstart"):
         for module in (few_label, semi_config):
             config = module.get_config(arguments)
-            main.check(config, device_count=8)
+            settings.check(config, device_count=8)
             assert config.data.labels_per_species == int(arguments.partition(",")[0])
             assert bool(config.semi.batch_size) == (module is semi_config)
     assert semi_config.get_config("all").data.labels_per_species == 0

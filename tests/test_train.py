@@ -9,7 +9,7 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from ap10k_jax import checkpoint, evaluate, main, models, run_log, train
+from ap10k_jax import checkpoint, evaluate, models, run, run_log, settings, train
 from ap10k_jax.configs import base, cdtl
 from ap10k_jax.runtime import sharding
 
@@ -177,7 +177,7 @@ def whole_run(tmp_path_factory, synthetic_dir, config_of):
     """A run that nobody interrupted."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
     config = config_of(synthetic_dir)
-    main.run(config, workdir)
+    run.run(config, workdir)
     return config, workdir
 
 
@@ -239,9 +239,9 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(
 
             patch.setattr(checkpoint.Checkpoints, "save", killed)
         with pytest.raises(Killed):
-            main.run(config, tmp_path / "run")
+            run.run(config, tmp_path / "run")
     assert len(checkpoint.saved_in(tmp_path / "run")) == 1
-    main.run(config, tmp_path / "run")
+    run.run(config, tmp_path / "run")
 
     assert lines(tmp_path / "run") == lines(whole)
     jax.tree.map(np.testing.assert_array_equal, final(tmp_path / "run"), final(whole))
@@ -256,7 +256,7 @@ def test_a_finished_run_started_again_takes_no_step(whole_run, monkeypatch):
         raise AssertionError("took a step")
 
     monkeypatch.setattr(train, "next_batch", fail)
-    main.run(config, workdir)
+    run.run(config, workdir)
     assert (lines(workdir), (workdir / "results.json").read_text()) == before
 
 
@@ -276,7 +276,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_photographs(
 ):
     config.optimizer.learning_rate = float("inf")
     config.optimizer.warmup_steps = 0
-    monkeypatch.setattr(main, "check", lambda *_, **__: None)  # which refuses such a rate
+    monkeypatch.setattr(settings, "check", lambda *_, **__: None)  # which refuses such a rate
     with pytest.raises(train.NonFiniteLoss, match=r"step \d+; its batch: .*\.jpg"):
-        main.run(config, tmp_path / "run")
+        run.run(config, tmp_path / "run")
     assert not checkpoint.saved_in(tmp_path / "run")

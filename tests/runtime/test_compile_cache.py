@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ap10k_jax import main, models, train
+from ap10k_jax import models, run, train
 from ap10k_jax.runtime import compile_cache
 
 STATE = jax.ShapeDtypeStruct((3,), jnp.float32)
@@ -206,7 +206,7 @@ def test_a_run_learns_the_same_from_a_kept_step(config, tmp_path, unknown_step):
     config.eval.splits = "validation"
     config.eval.every_epochs = 0
     store = compile_cache.Store(tmp_path / "steps")
-    results = [main.run(config, tmp_path / name, store=store) for name in ("one", "two")]
+    results = [run.run(config, tmp_path / name, store=store) for name in ("one", "two")]
     assert unknown_step == [("compiling", (16, 64, 64, 3))]
     assert results[0] == results[1]
 
