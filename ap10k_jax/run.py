@@ -15,14 +15,17 @@ from ml_collections import ConfigDict
 from ap10k_jax import (
     checkpoint,
     evaluate,
+    initial_weights,
     keypoints,
     metrics,
+    models,
     run_data,
     run_directory,
     run_log,
     semi,
     settings,
     train,
+    train_loop,
     visualize,
 )
 from ap10k_jax.data import animals as data
@@ -61,7 +64,7 @@ def run(config: ConfigDict, workdir: Path, *, store: compile_cache.Store | None 
             learn(config, workdir, module, initial, opened, source, predict_step, shardings, store)
             step, variables = best_weights(workdir)
         else:
-            step, variables = 0, initial or train.initial_variables(config, module)
+            step, variables = 0, initial or initial_variables(config, module)
         return score(config, workdir, opened.scored, predict_step, shardings, variables, step=step)
 
 
@@ -90,7 +93,7 @@ def saved_checkpoints(config: ConfigDict, workdir: Path) -> list[checkpoint.Save
 def named_weights(config: ConfigDict, module: nn.Module) -> dict:
     """The variables that `config.init_from` names. Raises UserError."""
     with settings.errors_of("init_from", config.init_from):
-        return train.initial_variables(config, module)
+        return initial_variables(config, module)
 
 
 def begin(
@@ -113,6 +116,52 @@ def begin(
             distributed.wait_for(workdir / "config.json")
 
 
+def initial_variables(config: ConfigDict, module: nn.Module) -> dict:
+    """Random weights, or those that `config.init_from` names (see configs/base.py)."""
+    source, size = config.init_from, (config.data.image_size,) * 2
+    key = jax.random.key(config.seed)
+    if not source:
+        return models.init(module, key, image_size=size)
+    if Path(source).expanduser().is_dir():
+        if is_unfinished(Path(source).expanduser()):
+            raise ValueError(
+                f"{source} has not been trained to its end; name one of its checkpoints/<step> to "
+                "start from that"
+            )
+        _, variables, _ = checkpoint.load(source)
+        differing = other_shapes(variables, models.shapes(module, image_size=size))
+        if not differing:
+            return variables
+        if not all(path[1].startswith("head") for path in differing):
+            raise ValueError(f"{source} holds another model than {config.model.name}")
+        print(f"{source} was trained on other joints; their last layer starts anew")
+        fresh = models.init(module, key, image_size=size)
+        return jax.tree.map(lambda a, b: a if a.shape == b.shape else b, variables, fresh)
+    with distributed.first_ahead("init_from"):  # may be a download
+        variables, report = initial_weights.load(
+            source, config.model.name, config.model.num_keypoints, key=key
+        )
+    print(report)
+    return variables
+
+
+def other_shapes(variables: dict, wanted: dict) -> list[tuple[str, ...]]:
+    """Paths, as ('params', 'head', 'bias'), of arrays of other shapes or in only one tree."""
+    have, want = (
+        {
+            tuple(entry.key for entry in path): leaf.shape
+            for path, leaf in jax.tree.leaves_with_path(tree)
+        }
+        for tree in (variables, wanted)
+    )
+    return sorted(path for path in have | want if have.get(path) != want.get(path))
+
+
+def is_unfinished(workdir: Path) -> bool:
+    """Whether this is the directory of a run whose results are still to come."""
+    return (workdir / "checkpoints").is_dir() and not (workdir / "results.json").exists()
+
+
 def learn(
     config: ConfigDict,
     workdir: Path,
@@ -133,19 +182,19 @@ def learn(
         ):
             source.kept.fill(threads=config.data.loader_threads)
     training = opened.training
-    passes = train.epochs_as_passes(config, run_data.passes_per_epoch(config, training))
+    passes = run_data.epochs_as_passes(config, run_data.passes_per_epoch(config, training))
     method = train.supervised(passes, training, shardings, source)
     has_whole_batch = len(training) >= config.batch_size
     is_usual = has_whole_batch and source.kind != "device" and not opened.unlabelled
     if is_usual and jax.process_count() == 1:
-        step = train.compile_ahead(config, module, shardings, store=store)
+        step = train.compile_in_background(config, module, shardings, store=store)
         method = method._replace(make_step=lambda *_, **__: step)
     if initial is None and not checkpoint.saved_in(workdir):
-        initial = train.initial_variables(config, module)
+        initial = initial_variables(config, module)
     if opened.unlabelled:
         sources = list(opened.unlabelled.values())
         method = semi.mean_teacher(passes, method, sources, shardings, training.keypoint_set)
-    train.train(
+    train_loop.train(
         passes,
         workdir,
         module,

@@ -219,6 +219,21 @@ def passes_per_epoch(config: ConfigDict, training: data.Animals) -> float:
     return whole / own
 
 
+def epochs_as_passes(config: ConfigDict, passes: float) -> ConfigDict:
+    """The config with everything that it counts in epochs as passes over the training animals.
+
+    An epoch is `passes` of them. The numbers are rounded to whole passes, and are at least 1.
+    """
+    if passes == 1:
+        return config
+    config = config.copy_and_resolve_references()
+    config.epochs = max(1, round(config.epochs * passes))
+    config.checkpoint_every_epochs = max(1, round(config.checkpoint_every_epochs * passes))
+    if config.eval.every_epochs:
+        config.eval.every_epochs = max(1, round(config.eval.every_epochs * passes))
+    return config
+
+
 def choose_input(config: ConfigDict, animals: data.Animals) -> inputs.Input:
     """Where training crops come from; printed. Raises UserError, see `inputs.choose`."""
     folder = Path(config.data.dir).expanduser()

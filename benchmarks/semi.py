@@ -25,6 +25,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ap10k_jax import checkpoint, evaluate, run, run_directory, semi, train
+from ap10k_jax import optimizer as optimizers
 from ap10k_jax.configs import few_label
 from ap10k_jax.configs import semi as semi_config
 from ap10k_jax.data import animals as data
@@ -89,10 +90,10 @@ def learn(folder: Path, seed: int, arm: str) -> dict[str, dict[str, float]]:
     if arm == "teacher":
         method = semi.mean_teacher(config, method, [hidden], shardings, animals.keypoint_set)
 
-    optimizer = train.make_optimizer(np.float32)
+    optimizer = optimizers.make_optimizer(np.float32)
     state = train.copy_to_devices(method.init_state(variables, optimizer), shardings)
     step = method.make_step(module, optimizer, shardings)
-    rate, steps = train.learning_rate(config, per_pass), per_pass * config.epochs
+    rate, steps = optimizers.learning_rate(config, per_pass), per_pass * config.epochs
     average = jax.jit(
         lambda teacher, student, number: semi.averaged(
             teacher, student, semi.ema_decay(number, decay=config.semi.ema_decay)
@@ -101,7 +102,7 @@ def learn(folder: Path, seed: int, arm: str) -> dict[str, dict[str, float]]:
     averaged = jax.tree.map(np.asarray, variables)
     for number, batch in zip(range(steps), method.batches, strict=False):
         batch = {name: batch[name] for name in method.inputs}
-        state, numbers = step(train.with_learning_rate(state, rate(number)), batch)
+        state, numbers = step(optimizers.with_learning_rate(state, rate(number)), batch)
         if arm == "labels":
             averaged = average(averaged, state.variables, number)
         if number % 100 == 99:

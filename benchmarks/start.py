@@ -38,12 +38,12 @@ def after(module, name, part):
     setattr(module, name, timed)
 after(train, "initial_variables", "initial weights")
 after(run_data, "open_animals", "data opened")
-call = compile_cache.Ahead.__call__
+call = compile_cache.BackgroundCompilation.__call__
 def called(self, *arguments):
     self._ready.wait()
     done("step compiled")
     return call(self, *arguments)
-compile_cache.Ahead.__call__ = called
+compile_cache.BackgroundCompilation.__call__ = called
 show = run_log.RunLog.show
 def shown(self, **values):
     if values.get("now") == "compiling":

@@ -74,7 +74,7 @@ RULES = (
     Importers(
         4,
         "data",
-        ("data", "evaluate", "train", "semi", "run", "run_data", "reproduce"),
+        ("data", "evaluate", "train", "train_loop", "semi", "run", "run_data", "reproduce"),
     ),
     Never(
         4,
@@ -92,8 +92,8 @@ RULES = (
         6,
         "ml_collections.ConfigDict",
         (
-            *("settings", "run", "run_data", "train", "semi", "evaluate", "run_directory"),
-            *("reproduce", "configs"),
+            *("settings", "run", "run_data", "train", "train_loop", "optimizer", "semi"),
+            *("evaluate", "run_directory", "reproduce", "configs"),
         ),
     ),
     # 7: one place that knows each library

@@ -17,7 +17,6 @@ from ap10k_jax import (
     predict,
     run,
     run_directory,
-    train,
     transforms,
 )
 from ap10k_jax.data import animals as data
@@ -178,12 +177,12 @@ def test_a_run_on_ap10k_lends_its_network_but_for_the_last_layer(config, tmp_pat
     theirs = config.copy_and_resolve_references()
     theirs.model.num_keypoints = 17
     module = checkpoint.build_module(theirs.to_dict())
-    variables = jax.tree.map(lambda x: x + 1, train.initial_variables(theirs, module))
+    variables = jax.tree.map(lambda x: x + 1, run.initial_variables(theirs, module))
     checkpoint.export(tmp_path / "ap10k", variables, theirs.to_dict())
     ours = config.copy_and_resolve_references()
     ours.init_from = str(tmp_path / "ap10k")
-    started = train.initial_variables(ours, checkpoint.build_module(ours.to_dict()))
-    fresh = train.initial_variables(config, checkpoint.build_module(config.to_dict()))
+    started = run.initial_variables(ours, checkpoint.build_module(ours.to_dict()))
+    fresh = run.initial_variables(config, checkpoint.build_module(config.to_dict()))
     assert "last layer starts anew" in capsys.readouterr().out
     heads = 0
     for path, leaf in jax.tree.leaves_with_path(started):

@@ -17,9 +17,9 @@ from ap10k_jax import (
     models,
     run,
     run_data,
+    run_log,
     semi,
     settings,
-    train,
 )
 from ap10k_jax.configs import few_label
 from ap10k_jax.configs import semi as semi_config
@@ -122,7 +122,7 @@ def test_quality_is_that_of_pck_and_oks():
     unlabelled = {"truth": truth, "truth_weights": known.astype(np.float32), "area": area}
     sigmas = keypoints.AP10K.sigmas
     found = semi.quality(points, accepted, unlabelled, sigmas=sigmas)
-    found = {name: train.mean([value]) for name, value in found.items()}
+    found = {name: run_log.mean([value]) for name, value in found.items()}
     right = np.linalg.norm(points - truth, axis=-1) <= semi.PCK * np.sqrt(area)[:, None]
     joint = np.eye(17, dtype=bool)
     similarity = np.array(
@@ -139,7 +139,7 @@ def test_quality_is_that_of_pck_and_oks():
     assert found["pseudo_unseen"] == pytest.approx((~known[:4])[accepted[:4]].mean())
     # the share of no joint at all is no number
     nothing = semi.quality(points, np.zeros_like(accepted), unlabelled, sigmas=sigmas)
-    assert np.isnan(train.mean([nothing["pseudo_pck"]] * 2))
+    assert np.isnan(run_log.mean([nothing["pseudo_pck"]] * 2))
 
 
 @pytest.fixture(scope="module")
@@ -287,14 +287,14 @@ def test_a_run_is_scored_by_its_teacher_and_a_killed_one_goes_on_to_the_bit(
 ):
     run.run(semi_run, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        close, calls = train.Window.close, iter(range(100))
+        close, calls = run_log.Window.close, iter(range(100))
 
         def killed(window):
             if next(calls) == 1:  # in the second epoch
                 raise Killed
             return close(window)
 
-        patch.setattr(train.Window, "close", killed)
+        patch.setattr(run_log.Window, "close", killed)
         with pytest.raises(Killed):
             run.run(semi_run, tmp_path / "run")
     assert len(checkpoint.saved_in(tmp_path / "run")) == 1

@@ -12,8 +12,8 @@ from ap10k_jax.data import animals, inputs, unlabeled
 from tfds_ap10k import build
 
 
-def test_every_field_has_a_limit_in_the_order_of_its_definition():
-    assert list(settings.LIMITS) == list(settings.flatten(base.get_config().to_dict()))
+def test_every_field_has_a_limit():
+    assert settings.LIMITS.keys() == settings.flatten(base.get_config().to_dict()).keys()
 
 
 def test_every_default_is_within_its_limit():

@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from ap10k_jax import checkpoint, run, run_data, settings, train
+from ap10k_jax import checkpoint, run, run_data, settings
+from ap10k_jax import optimizer as optimizers
 from ap10k_jax.configs import base, cdtl, cross_dataset, dg_inter, dg_intra, few_label, sl, transfer
 from ap10k_jax.data import animals as data
 from ap10k_jax.runtime import errors
@@ -14,7 +15,7 @@ from tfds_ap10k import taxonomy
 
 
 def rates(config, steps_per_epoch, steps):
-    schedule = train.learning_rate(config, steps_per_epoch)
+    schedule = optimizers.learning_rate(config, steps_per_epoch)
     return [float(schedule(step)) for step in steps]
 
 
@@ -82,7 +83,7 @@ def test_a_run_takes_the_steps_of_as_many_images_as_the_whole_split_has(config, 
 def test_an_epoch_of_several_passes_moves_all_that_is_counted_in_epochs():
     config = dg_intra.get_config("antelope")
     # split 1: 7,023 images; of Bovidae without antelope 615 images and 1,169 animals
-    passes = train.epochs_as_passes(config, 7023 / 615)
+    passes = run_data.epochs_as_passes(config, 7023 / 615)
     assert passes.epochs * 1169 == 2_803_262
     assert passes.eval.every_epochs * 615 == pytest.approx(10 * 7023, rel=0.01)
     assert passes.checkpoint_every_epochs * 615 == pytest.approx(7023, rel=0.1)
@@ -96,7 +97,7 @@ def test_an_epoch_of_several_passes_moves_all_that_is_counted_in_epochs():
 def test_without_a_size_an_epoch_is_a_pass():
     config = base.get_config()
     assert run_data.passes_per_epoch(config, []) == 1
-    assert train.epochs_as_passes(config, 1) is config
+    assert run_data.epochs_as_passes(config, 1) is config
 
 
 def test_between_families_training_takes_the_papers_passes():

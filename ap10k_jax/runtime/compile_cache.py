@@ -36,7 +36,7 @@ class KeptStepError(errors.UserError):
     """A step out of a store was loaded but does not run; it is no longer there."""
 
 
-class Ahead:
+class BackgroundCompilation:
     """A jitted function of a state and a batch, compiled in a thread for batches of one shape.
 
     Batches of another shape, as the last of an epoch may have, go to the jitted function.

@@ -194,7 +194,7 @@ def test_a_killed_run_on_the_device_ends_as_an_uninterrupted_one(config, tmp_pat
         pass
 
     config.data.input = "device"
-    close, calls = train.Window.close, iter(range(100))
+    close, calls = run_log.Window.close, iter(range(100))
 
     def killed(window):
         if next(calls) == 1:
@@ -202,7 +202,7 @@ def test_a_killed_run_on_the_device_ends_as_an_uninterrupted_one(config, tmp_pat
         return close(window)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.Window, "close", killed)
+        patch.setattr(run_log.Window, "close", killed)
         with pytest.raises(Killed):
             run.run(config, tmp_path / "stopped")
     for name in ("stopped", "whole"):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from ap10k_jax import checkpoint, run, run_log, train
+from ap10k_jax import checkpoint, run, run_log, train, train_loop
 from ap10k_jax.data import animals as data
 from ap10k_jax.reproduce import __main__ as reproduce
 from ap10k_jax.reproduce import plan, tables
@@ -132,15 +132,18 @@ def test_until_a_checkpoint_is_scored_the_one_before_it_stays(runs, tmp_path, mo
 
 def test_a_loss_that_is_not_a_number_is_not_saved_by_a_stop(runs, tmp_path, monkeypatch):
     config, _ = runs
-    closed = train.Window._numbers
+    closed = run_log.Window._numbers
 
     def poisoned(window):
         window._steps = [(s, n | {"loss": float("nan")}, i) for s, n, i in window._steps]
         return closed(window)
 
-    monkeypatch.setattr(train.Window, "_numbers", poisoned)
-    monkeypatch.setattr(train, "next_batch", signalled(train.next_batch, 2))
-    with signals.handled(), pytest.raises(train.NonFiniteLoss, match=r"step 1; its batch: .*\.jpg"):
+    monkeypatch.setattr(run_log.Window, "_numbers", poisoned)
+    monkeypatch.setattr(train_loop, "next_batch", signalled(train_loop.next_batch, 2))
+    with (
+        signals.handled(),
+        pytest.raises(run_log.NonFiniteLoss, match=r"step 1; its batch: .*\.jpg"),
+    ):
         run.run(config, tmp_path / "run")
     assert not steps(tmp_path / "run")
 
