@@ -16,13 +16,15 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import Float
 
+from ap10k_jax.runtime import errors
+
 MAX_COORDINATE = 1e6  # pixels, as in tfds_ap10k.flaws; shares of an image are far below
 MAX_FRAME = 10**7  # of a video: four days at 30 frames a second
 CSV_COLUMNS = ("file", "x", "y", "width", "height")
 ANIMAL = "animal"  # MegaDetector's name for what we look for
 
 
-class BoxFileError(Exception):
+class BoxFileError(errors.UserError):
     """What is wrong with a file of boxes; shown without a traceback."""
 
 

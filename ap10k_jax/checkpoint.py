@@ -15,7 +15,6 @@ same in all of them, so that a run may go on with another number of processes.
 import glob
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
-from ap10k_jax import models
+from ap10k_jax import models, settings
 from ap10k_jax.runtime import distributed
 
 DELETED = ".deleted"  # ends the name of a checkpoint's folder while its files are deleted
@@ -234,7 +233,7 @@ def _locate(path: Path) -> tuple[Path, Path]:
 def _read_config(file: Path) -> dict:
     """A config.json with the joints beside it as `keypoints`. Raises ValueError naming the file."""
     config = _read_object(file)
-    _check_config(config, file)
+    settings.check_network(config, file)
     joints_file = file.with_name("keypoints.json")
     if joints_file.is_file():
         config["keypoints"] = _read_object(joints_file)
@@ -250,31 +249,6 @@ def _read_object(file: Path) -> dict:
     if not isinstance(content, dict):
         raise ValueError(f"{file} is damaged: no JSON object")
     return content
-
-
-def _check_config(config: dict, file: Path) -> None:
-    """Raises ValueError for a config whose network cannot be made, before any memory is taken."""
-
-    def expect(section: str, field: str, what: str, fits: Callable[[object], bool]) -> None:
-        fields = config.get(section)
-        if not isinstance(fields, dict) or field not in fields:
-            raise ValueError(f"{file}: {section}.{field} is missing")
-        if not fits(fields[field]):
-            raise ValueError(f"{file}: {section}.{field}={fields[field]!r:.80}: {what}")
-
-    expect("model", "name", "not a model of ap10k_jax.models", lambda x: x in list(models.MODELS))
-    expect(
-        *("model", "num_keypoints", f"1 to {models.MOST_KEYPOINTS}"),
-        lambda x: type(x) is int and 1 <= x <= models.MOST_KEYPOINTS,
-    )
-    expect(
-        *("model", "dtype", f"one of {', '.join(models.DTYPES)}"),
-        lambda x: x in list(models.DTYPES),
-    )
-    expect(
-        *("data", "image_size", f"a multiple of 32 up to {models.LARGEST_IMAGE}"),
-        lambda x: type(x) is int and x % 32 == 0 and 32 <= x <= models.LARGEST_IMAGE,
-    )
 
 
 def _check_shapes(step_dir: Path, wanted: dict) -> None:

@@ -6,22 +6,25 @@ import json
 import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import jax
 from ml_collections import ConfigDict
 
-from ap10k_jax import keypoints
-from ap10k_jax.data.animals import Animals
+from ap10k_jax import keypoints, settings
 from ap10k_jax.runtime import errors, file_lock, files
 
-# Fields that change where and how fast a run goes, but not its numbers: they may differ between
-# starts of the same run.
-FREE_FIELDS = {
-    "data.dir",
-    "data.manual_dir",
-    "data.loader_threads",
-    "checkpoint_every_epochs",
-}
+
+class Opened(Protocol):
+    """An opened split of a data set, as data.animals.Animals is."""
+
+    fingerprint: str
+    unlabeled: int  # animals without keypoints, which are left out
+    crowds: int
+
+    def __len__(self) -> int: ...
+
+
 PACKAGES = (
     *("ap10k_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain"),
     *("tensorflow-datasets", "numpy", "opencv-python-headless", "simplejpeg", "pycocotools"),
@@ -31,24 +34,11 @@ PACKAGES = (
 def check(workdir: Path, config: ConfigDict) -> None:
     """Raises UserError if the directory holds a run of another config."""
     path = workdir / "config.json"
-    if path.exists() and (differing := differences(read_json(path, dict), config)):
+    if path.exists() and (differing := settings.differences(read_json(path, dict), config)):
         raise errors.UserError(
             f"{workdir} holds a run of another config; choose another --workdir, or delete it:\n  "
             + "\n  ".join(differing)
         )
-
-
-def differences(stored: dict, config: ConfigDict) -> list[str]:
-    """The fields in which a run's stored config is not this one, free fields aside."""
-    have, want = flatten(stored), flatten(json.loads(config.to_json()))
-    for fields in (have, want):
-        if fields.get("data.input") in ("stream", "decoded"):
-            fields["data.input"] = "auto"  # all three give the same crops to the bit
-    return [
-        f"{name}: {have.get(name, '(none)')} there, {want.get(name, '(none)')} now"
-        for name in sorted(have.keys() | want.keys())
-        if have.get(name) != want.get(name) and name not in FREE_FIELDS
-    ]
 
 
 @contextlib.contextmanager
@@ -85,15 +75,6 @@ def open_run(
     write_json(path, json.loads(config.to_json()))
 
 
-def flatten(tree: dict, prefix: str = "") -> dict:
-    """{'data.name': ...} of nested dicts."""
-    flat = {}
-    for name, value in tree.items():
-        nested = isinstance(value, dict)
-        flat |= flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
-    return flat
-
-
 def version_of(package: str) -> str:
     """The installed version; a checkout on PYTHONPATH is not installed."""
     try:
@@ -104,15 +85,14 @@ def version_of(package: str) -> str:
 
 def write_environment(
     workdir: Path,
-    animals: dict[str, Animals],
+    animals: Mapping[str, Opened],
     *,
     source: str | None = None,
-    found: Mapping | None = None,
+    report: Mapping | None = None,
 ) -> None:
     """Versions, hardware and the fingerprints of the splits; a later start appends its own.
 
-    `source` is the way the training data are read, `found` what the builder of the data set has
-    reported.
+    `source` is the way the training data are read, `report` that of the builder of the data set.
     """
     path = workdir / "environment.json"
     starts = read_json(path, list) if path.exists() else []
@@ -124,7 +104,7 @@ def write_environment(
             "machine": platform.platform(),
             "fingerprints": {split: a.fingerprint for split, a in animals.items()},
             "input": source,
-            "photographs_in_two_splits": list((found or {}).get("photographs_in_two_splits", ())),
+            "photographs_in_two_splits": list((report or {}).get("photographs_in_two_splits", ())),
             "animals": {split: len(a) for split, a in animals.items()},
             "animals_without_keypoints": {split: a.unlabeled for split, a in animals.items()},
             "crowds": {split: a.crowds for split, a in animals.items()},

@@ -1,17 +1,27 @@
-"""What a run writes while it goes: metrics.jsonl, TensorBoard and a progress line."""
+"""The log of a run: metrics.jsonl, TensorBoard, a progress line, and the means that go there."""
 
 import json
 import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
+import jax
+import numpy as np
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 from tqdm import tqdm
 
-from ap10k_jax.runtime import files
+from ap10k_jax.runtime import errors, files, sharding
+
+
+class Animals(Protocol):
+    """The photographs of a split, as of data.animals.Animals."""
+
+    def image(self, index: int) -> dict: ...
 
 
 class RunLog:
@@ -81,6 +91,71 @@ class NoLog(RunLog):
 
     def show(self, **values: str) -> None:
         pass
+
+
+class NonFiniteLoss(errors.UserError, FloatingPointError):
+    """The loss became NaN or infinite; the message names the step and the photographs."""
+
+
+class Window:
+    """The steps since the last line of the log: their numbers, photographs and times."""
+
+    def __init__(self, animals: Animals):
+        self._animals = animals
+        self._steps: list[tuple[int, dict, np.ndarray]] = []
+        self._start = time.perf_counter()
+        self._waited = 0.0
+        self._images = 0
+
+    def add(self, step: int, numbers: dict, index: np.ndarray, waited: float) -> None:
+        self._steps.append((step, numbers, index))
+        self._waited += waited
+        self._images += len(index) * jax.process_count()
+
+    def _numbers(self) -> list[dict]:
+        """The steps' numbers on the host. Raises NonFiniteLoss."""
+        numbers = jax.device_get([n for _, n, _ in self._steps])
+        for (step, _, index), values in zip(self._steps, numbers, strict=True):
+            if not np.isfinite(values["loss"]):
+                files = [self._animals.image(int(i))["file_name"] for i in sharding.gather(index)]
+                raise NonFiniteLoss(
+                    f"the loss is {values['loss']} at step {step}; its batch: {', '.join(files)}"
+                )
+        return numbers
+
+    def stored(self) -> list:
+        """The steps as JSON, for a run that stops amid a window. Raises NonFiniteLoss."""
+        return [
+            [step, {k: np.asarray(v).tolist() for k, v in values.items()}, index.tolist()]
+            for (step, _, index), values in zip(self._steps, self._numbers(), strict=True)
+        ]
+
+    def restore(self, stored: list) -> None:
+        """Go on with `stored` steps: the means will be those of a run that never stopped."""
+        self._steps = [(step, values, np.array(index)) for step, values, index in stored]
+
+    def close(self) -> dict:
+        """Means over the window; starts the next one. Raises NonFiniteLoss."""
+        numbers, self._steps = self._numbers(), []
+        now = time.perf_counter()
+        seconds, waited = now - self._start, self._waited
+        images, self._images = self._images, 0
+        self._start, self._waited = now, 0.0
+        means = {k: mean([n[k] for n in numbers]) for k in numbers[0]}
+        return means | {"images_per_second": images / seconds, "waiting_for_data": waited / seconds}
+
+    def restart_clock(self) -> None:
+        """Leave out what has passed since the last line (compiling, scoring, saving)."""
+        self._start, self._waited = time.perf_counter(), 0.0
+
+
+def mean(values: Sequence) -> float:
+    """The mean of numbers; of (sum, count) pairs that of what was counted, nan if nothing was."""
+    values = np.asarray(values, float)
+    if values.ndim == 1:
+        return float(np.mean(values))
+    total, count = values.sum(axis=0)
+    return float(total / count) if count else float("nan")
 
 
 def plain(value):

@@ -43,7 +43,8 @@ from ap10k_jax import (
     run_log,
     train,
 )
-from ap10k_jax.augmentation import Augmentation
+from ap10k_jax import optimizer as optimizers
+from ap10k_jax.data import animals as data
 from ap10k_jax.data import unlabeled
 from ap10k_jax.data.animals import Animals
 from ap10k_jax.report import plots
@@ -249,7 +250,7 @@ def semi_step(
 
     gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
     (_, (loss, parts, batch_stats)), gradient = gradient_fn(variables["params"])
-    params, opt_state = train.apply_gradient(
+    params, opt_state = optimizers.apply_gradient(
         optimizer, pack(gradient), state.opt_state, state.params
     )
     batch_stats = pack(batch_stats)

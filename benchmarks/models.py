@@ -26,7 +26,8 @@ import timm
 import torch
 from torch import nn
 
-from ap10k_jax import inference, models, train
+from ap10k_jax import evaluate, models, train
+from ap10k_jax import optimizer as optimizers
 from ap10k_jax.runtime import sharding
 
 BACKBONES = {
@@ -97,7 +98,7 @@ def ours(name: str, batch: int, size: int, dtype: str) -> tuple[dict[str, Callab
     """Our two functions, compiled, and what the compiler says of seconds and memory."""
     shardings = sharding.shardings(jax.devices()[:1])
     module = models.build(name, dtype=jnp.dtype(dtype))
-    optimizer = train.make_optimizer(jnp.dtype(dtype))
+    optimizer = optimizers.make_optimizer(jnp.dtype(dtype))
     variables = models.init(module, jax.random.key(0), image_size=(size, size))
     rng = np.random.default_rng(0)
     examples = {
@@ -107,7 +108,7 @@ def ours(name: str, batch: int, size: int, dtype: str) -> tuple[dict[str, Callab
     }
     examples = jax.device_put(examples, shardings.batch)
     state = [train.copy_to_devices(train.init_state(variables, optimizer), shardings)]
-    state[0] = train.with_learning_rate(state[0], RATE)
+    state[0] = optimizers.with_learning_rate(state[0], RATE)
 
     start = time.perf_counter()
     lowered = train.make_train_step(module, optimizer, shardings).lower(state[0], examples)

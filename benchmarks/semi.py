@@ -24,7 +24,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ap10k_jax import checkpoint, evaluate, inference, main, run_directory, semi, train
+from ap10k_jax import checkpoint, evaluate, run, run_directory, semi, train
+from ap10k_jax import optimizer as optimizers
 from ap10k_jax.configs import few_label
 from ap10k_jax.configs import semi as semi_config
 from ap10k_jax.data import batches, subsets
@@ -62,7 +63,7 @@ def started(folder: Path, seed: int) -> Path:
         workdir = folder / f"start{number}-{seed}"
         if not (workdir / "results.json").exists():
             config = few_label.get_config(LABELS)
-            main.run(configured(config, folder, seed, init_from=init_from, **fields), workdir)
+            run.run(configured(config, folder, seed, init_from=init_from, **fields), workdir)
         init_from = str(workdir)
     return workdir
 
@@ -90,10 +91,10 @@ def learn(folder: Path, seed: int, arm: str) -> dict[str, dict[str, float]]:
     if arm == "teacher":
         method = semi.mean_teacher(config, method, [hidden], shardings, animals.keypoint_set)
 
-    optimizer = train.make_optimizer(np.float32)
+    optimizer = optimizers.make_optimizer(np.float32)
     state = train.copy_to_devices(method.init_state(variables, optimizer), shardings)
     step = method.make_step(module, optimizer, shardings)
-    rate, steps = train.learning_rate(config, per_pass), per_pass * config.epochs
+    rate, steps = optimizers.learning_rate(config, per_pass), per_pass * config.epochs
     average = jax.jit(
         lambda teacher, student, number: semi.averaged(
             teacher, student, semi.ema_decay(number, decay=config.semi.ema_decay)
@@ -102,7 +103,7 @@ def learn(folder: Path, seed: int, arm: str) -> dict[str, dict[str, float]]:
     averaged = jax.tree.map(np.asarray, variables)
     for number, batch in zip(range(steps), method.batches, strict=False):
         batch = {name: batch[name] for name in method.inputs}
-        state, numbers = step(train.with_learning_rate(state, rate(number)), batch)
+        state, numbers = step(optimizers.with_learning_rate(state, rate(number)), batch)
         if arm == "labels":
             averaged = average(averaged, state.variables, number)
         if number % 100 == 99:

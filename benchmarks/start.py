@@ -27,7 +27,7 @@ times = {}
 def done(part):
     times[part] = time.time() - started
 from ap10k_jax.runtime import compile_cache
-from ap10k_jax import main, run_log, train
+from ap10k_jax import main, run_data, run_log, train
 done("import")
 def after(module, name, part):
     function = getattr(module, name)
@@ -37,13 +37,13 @@ def after(module, name, part):
         return result
     setattr(module, name, timed)
 after(train, "initial_variables", "initial weights")
-after(main, "open_animals", "data opened")
-call = compile_cache.Ahead.__call__
+after(run_data, "open_animals", "data opened")
+call = compile_cache.BackgroundCompilation.__call__
 def called(self, *arguments):
     self._ready.wait()
     done("step compiled")
     return call(self, *arguments)
-compile_cache.Ahead.__call__ = called
+compile_cache.BackgroundCompilation.__call__ = called
 show = run_log.RunLog.show
 def shown(self, **values):
     if values.get("now") == "compiling":

@@ -1,5 +1,7 @@
 """Every field of a run, with its unit and its reason: the paper's recipe (section 4.1).
 
+ap10k_jax/settings.py has the limits of every field, in the same order.
+
 The other configs change a handful of these lines. On the command line any field can be overridden:
 `python -m ap10k_jax.main --config=configs/sl.py --config.model.name=hrnet_w48 --config.epochs=420`.
 """
@@ -8,8 +10,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from ap10k_jax.augmentation import Augmentation
-from ap10k_jax.data import unlabeled
+from ap10k_jax import transforms
 
 
 def get_config() -> ConfigDict:
@@ -96,8 +97,22 @@ def get_config() -> ConfigDict:
     config.semi.boxes = ""
     # The teacher's view is almost upright, as what it was taught is on average; the student's is
     # that of config.augment (half bodies apart: they would need labels), disturbed.
-    config.semi.weak = ConfigDict(dataclasses.asdict(unlabeled.WEAK))
-    config.semi.disturbance = ConfigDict(dataclasses.asdict(unlabeled.Disturbance()))
+    config.semi.weak = ConfigDict(
+        dataclasses.asdict(
+            transforms.Augmentation(
+                half_body_probability=0.0,
+                scale_sigma=0.1,
+                rotation_probability=0.5,
+                rotation_sigma=10.0,
+                shift_probability=0.0,
+            )
+        )
+    )
+    config.semi.disturbance = ConfigDict()
+    config.semi.disturbance.contrast = 0.2  # factor uniform within 1 -+ this, about the mean
+    config.semi.disturbance.brightness = 0.1  # added, uniform within -+ this share of 255
+    config.semi.disturbance.patches = 1  # at most so many rectangles are painted over
+    config.semi.disturbance.patch = 0.2  # longest side of one, as a share of the crop's
 
     # Zeros turn augmentation off. The two slips of the reference that shaped the published numbers
     # are kept, see ap10k_jax.Augmentation. shift_once=True draws the shift of the

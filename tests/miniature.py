@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from ap10k_jax import inference, keypoints, main, train
-from ap10k_jax.data import batches
+from ap10k_jax import evaluate, keypoints, run, train
+from ap10k_jax.data import animals as data
 from ap10k_jax.reproduce import plan
 from ap10k_jax.runtime import errors, sharding
 from tfds_ap10k import build, synthetic
@@ -102,7 +102,7 @@ def share_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 def start(step: plan.Step) -> int:
     """`reproduce.start` in this process: what is compiled stays."""
     try:
-        main.run(step.config.copy_and_resolve_references(), step.workdir)
+        run.run(step.config.copy_and_resolve_references(), step.workdir)
     except (errors.UserError, OSError) as error:
         print(f"error: {error}")
         return 1

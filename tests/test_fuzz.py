@@ -36,17 +36,18 @@ from ap10k_jax import (
     images,
     initial_weights,
     keypoints,
-    main,
     models,
     run_directory,
     run_log,
+    settings,
+    transforms,
 )
 from ap10k_jax.augmentation import Augmentation, sample
 from ap10k_jax.configs import base
 from ap10k_jax.convert import torch_names
 from ap10k_jax.predict import __main__ as predict_command
 from ap10k_jax.predict import job, predictor
-from ap10k_jax.reproduce import plan
+from ap10k_jax.runtime import errors
 from tfds_ap10k import annotations, dedup, oddities, photographs, sources, taxonomy
 from tfds_ap10k.exchange import __main__ as exchange
 from tfds_ap10k.exchange import cvat, label_studio
@@ -334,7 +335,7 @@ def box_files(folder, predictor, named):
 
 # Configs: command-line overrides.
 
-FIELDS = sorted(run_directory.flatten(base.get_config().to_dict()))
+FIELDS = sorted(settings.flatten(base.get_config().to_dict()))
 TEXTS = (
     *("", "0", "-1", "1", "3", "1.5", "nan", "-inf", "1e999", "1e-400", "True", "None", "9" * 400),
     *("9" * 5000, "()", "(1,)", "('a',)", "(0.5, nan)", "{[]: 1}", "[" * 10_000, "1" + "+1" * 9999),
@@ -347,10 +348,9 @@ def configs(_, overrides):
     config = base.get_config()
     try:
         for field, text in overrides:
-            value = plan.typed(config, field, text)
-            config.update_from_flattened_dict({field: value})
-        main.check(config, device_count=1)
-    except main.MISTAKES as error:
+            settings.override(config, field, text)
+        settings.check(config, device_count=1)
+    except (errors.UserError, OSError) as error:
         named = [field for field, _ in overrides if field in str(error)]
         said(error, named[0] if named else "the name of a field")
         return
@@ -362,11 +362,11 @@ def configs(_, overrides):
         np.random.default_rng(config.seed),
         augmentation=Augmentation(**config.augment),
     )
-    flat = run_directory.flatten(config.to_dict())
+    flat = settings.flatten(config.to_dict())
     numbers = [value for value in flat.values() if isinstance(value, float)]
     assert all(math.isfinite(value) for value in numbers)
     assert isinstance(config, ConfigDict)
-    assert run_directory.differences(json.loads(config.to_json()), config) == []
+    assert settings.differences(json.loads(config.to_json()), config) == []
 
 
 # Weight files.
@@ -504,11 +504,11 @@ def run_directories(folder, data, noise):
     try:
         run_directory.check(run, config)
         assert same(json.loads(data), json.loads(config.to_json())) or "dir" in str(data)
-    except main.MISTAKES as error:
+    except (errors.UserError, OSError) as error:
         said(error, str(run))
     try:
         lines = run_log.read(run / "metrics.jsonl")
-    except main.MISTAKES as error:
+    except (errors.UserError, OSError) as error:
         said(error, "metrics.jsonl")
     else:
         assert len(lines) >= 4, "lines got lost"

@@ -61,7 +61,7 @@ RULES = (
     # 1, 2: the core of the benchmark
     Layer(1, ("runtime",), ()),
     *(Layer(1, (module,), ()) for module in ALONE),
-    Layer(2, CORE, ("runtime", *ALONE, *CORE)),
+    Layer(2, CORE, ("runtime", "settings", *ALONE, *CORE)),
     # 3: the data sets are usable without the networks
     Layer(
         3,
@@ -76,7 +76,7 @@ RULES = (
     Importers(
         4,
         "data",
-        ("data", "settings", "evaluate", "train", "semi", "run", "reproduce"),
+        ("data", "evaluate", "train", "train_loop", "semi", "run", "run_data", "reproduce"),
     ),
     Never(
         4,
@@ -85,6 +85,8 @@ RULES = (
     ),
     # 5: from the config to the results
     Importers(5, "run", ("main", "reproduce")),
+    Importers(5, "run_data", ("run", "reproduce")),
+    Layer(5, ("settings",), ("runtime", "configs", "tfds_ap10k.taxonomy", *ALONE, *CORE)),
     Importers(5, "main", ()),
     Layer(5, ("main",), ("run", "settings", "runtime", "configs")),
     # 6: keyword arguments elsewhere
@@ -92,8 +94,8 @@ RULES = (
         6,
         "ml_collections.ConfigDict",
         (
-            *("settings", "run", "train", "semi", "evaluate", "run_directory", "reproduce"),
-            "configs",
+            *("settings", "run", "run_data", "train", "train_loop", "optimizer", "semi"),
+            *("evaluate", "run_directory", "reproduce", "configs"),
         ),
     ),
     # 7: one place that knows each library

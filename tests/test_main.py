@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ap10k_jax import main, run_directory
+from ap10k_jax import run, run_directory, settings
 from ap10k_jax.configs import base
 from ap10k_jax.runtime import errors
 from tfds_ap10k import sources
@@ -14,7 +14,7 @@ from tfds_ap10k import sources
 ROOT = Path(__file__).parents[1]
 
 
-def run(*arguments, cwd):
+def command(*arguments, cwd):
     """The command line, from anywhere."""
     return subprocess.run(
         [sys.executable, "-m", "ap10k_jax.main", *arguments],
@@ -43,14 +43,14 @@ def test_a_mistake_on_the_command_line_is_explained_without_a_traceback(
     tmp_path, arguments, message
 ):
     arguments = [a.replace("DIR", str(tmp_path / "run")) for a in arguments]
-    done = run(*arguments, cwd=ROOT)
+    done = command(*arguments, cwd=ROOT)
     assert done.returncode != 0
     assert message in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
 
 
 def test_help_teaches(tmp_path):
-    text = run("--help", cwd=tmp_path).stdout
+    text = command("--help", cwd=tmp_path).stdout
     for word in ("--config", "--workdir", "configs/quickstart.py", "results.json"):
         assert word in text
 
@@ -82,7 +82,7 @@ def test_a_value_that_cannot_work_is_named_with_its_field(field, value, message)
     *section, name = field.split(".")
     (config[section[0]] if section else config)[name] = value
     with pytest.raises(errors.UserError) as error:
-        main.check(config, device_count=8)
+        settings.check(config, device_count=8)
     assert f"config.{field}" in str(error.value)
     assert message in str(error.value)
 
@@ -90,12 +90,12 @@ def test_a_value_that_cannot_work_is_named_with_its_field(field, value, message)
 def test_all_mistakes_are_listed_at_once():
     config = base.get_config()
     config.model.name, config.batch_size = "none", -1
-    with pytest.raises(errors.UserError, match=r"(?s)config.model.name.*config.batch_size"):
-        main.check(config, device_count=8)
+    with pytest.raises(errors.UserError, match=r"(?s)config.batch_size.*config.model.name"):
+        settings.check(config, device_count=8)
 
 
 def test_the_papers_config_is_in_order():
-    main.check(base.get_config(), device_count=8)
+    settings.check(base.get_config(), device_count=8)
 
 
 def test_a_directory_with_another_runs_config_is_not_touched(config, tmp_path):
@@ -117,7 +117,7 @@ def test_missing_data_gives_instructions_before_any_training(config, tmp_path):
     config.data.synthetic_images = 0
     config.data.dir = str(tmp_path / "nowhere")
     with pytest.raises(sources.DataNotFound, match="AlexTheBad/AP-10K"):
-        main.run(config, tmp_path / "run")
+        run.run(config, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -127,10 +127,10 @@ def test_missing_data_gives_instructions_before_any_training(config, tmp_path):
 def test_initial_weights_that_cannot_be_read_are_named(config, tmp_path, init_from, message):
     config.init_from = init_from
     with pytest.raises((errors.UserError, FileNotFoundError), match=message):
-        main.run(config, tmp_path / "run")
+        run.run(config, tmp_path / "run")
 
 
 def test_a_species_without_animals_is_said(config, tmp_path):
     config.data.species = "gorilla"
     with pytest.raises(errors.UserError, match="no animal of gorilla in train"):
-        main.run(config, tmp_path / "run")
+        run.run(config, tmp_path / "run")

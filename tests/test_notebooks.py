@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ap10k_jax import main
+from ap10k_jax.run import run
 
 nbclient = pytest.importorskip("nbclient", reason="the extra `test` brings nbclient")
 nbformat = pytest.importorskip("nbformat")
@@ -13,19 +13,19 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, synthetic_dir, config_of):
+def finished(tmp_path_factory, synthetic_dir, config_of):
     config = config_of(synthetic_dir)
     config.model.name = "hrnet_tiny"  # `nano` is not known outside the tests
     config.epochs = 1
     workdir = tmp_path_factory.mktemp("notebooks") / "run"
-    main.run(config, workdir)
+    run(config, workdir)
     return config, workdir
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
-def test_a_notebook_runs(run, path, tmp_path, monkeypatch):
-    config, workdir = run
+def test_a_notebook_runs(finished, path, tmp_path, monkeypatch):
+    config, workdir = finished
     monkeypatch.setenv("AP10K_RUN", str(workdir))
     monkeypatch.setenv("AP10K_DATA", config.data.dir)
     monkeypatch.setenv("AP10K_OWN", str(tmp_path / "own"))

@@ -15,10 +15,10 @@ from ap10k_jax import (
     evaluate,
     inference,
     keypoints,
-    main,
     predict,
+    run,
     run_directory,
-    train,
+    transforms,
 )
 from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import batches
@@ -70,7 +70,7 @@ def animals(built):
 
 
 @pytest.fixture(scope="module")
-def run(config, tmp_path_factory):
+def finished(config, tmp_path_factory):
     """The directory and the results of a run, and the pairs that its mirror test exchanged."""
     workdir, pairs = tmp_path_factory.mktemp("run") / "run", []
     make_step = inference.make_predict_step
@@ -80,8 +80,8 @@ def run(config, tmp_path_factory):
         return make_step(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inference, "make_predict_step", remember)
-        results = main.run(config, workdir)
+        patch.setattr(evaluate, "make_predict_step", remember)
+        results = run.run(config, workdir)
     return workdir, results, pairs
 
 
@@ -92,8 +92,8 @@ def test_joints_are_those_of_the_folder(own, animals):
     assert keypoints.one_sided(joints) == []
 
 
-def test_a_run_ends_with_an_ap_and_a_picture_of_these_joints(own, run):
-    workdir, results, pairs = run
+def test_a_run_ends_with_an_ap_and_a_picture_of_these_joints(own, finished):
+    workdir, results, pairs = finished
     number = len(JOINTS[own[0]])
     assert [set(p) for p in pairs] == [PAIRS[own[0]]]
     assert results["sigmas"] == "uniform 0.05"
@@ -110,14 +110,14 @@ def test_a_run_ends_with_an_ap_and_a_picture_of_these_joints(own, run):
     assert losses[-1] < losses[0]
 
 
-def test_a_run_is_not_continued_on_other_joints(run, config):
+def test_a_run_is_not_continued_on_other_joints(finished, config):
     others = dataclasses.replace(keypoints.AP10K, names=keypoints.AP10K.names[::-1])
     with pytest.raises(errors.UserError, match="a run on other joints"):
-        run_directory.open_run(run[0], config, others)
+        run_directory.open_run(finished[0], config, others)
 
 
-def test_the_checkpoint_predicts_these_joints_without_the_data_set(own, run):
-    predictor = predict.Predictor.load(run[0])
+def test_the_checkpoint_predicts_these_joints_without_the_data_set(own, finished):
+    predictor = predict.Predictor.load(finished[0])
     assert predictor.keypoint_set.names == tuple(JOINTS[own[0]])
     if own[0] == "nine":  # compiled once
         (animal,) = predictor(np.zeros((50, 60, 3), np.uint8))
@@ -155,7 +155,7 @@ def test_the_number_of_joints_must_be_that_of_the_data_set(own, config, built, t
     wrong.model.num_keypoints = 17
     number = len(JOINTS[own[0]])
     with pytest.raises(errors.UserError, match=rf"num_keypoints=17: {built[0]} has {number}"):
-        main.run(wrong, tmp_path / "run")
+        run.run(wrong, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -174,7 +174,7 @@ def test_what_the_data_set_does_not_have_is_named_before_training(
     section, name = field.split(".")
     wrong[section][name] = value
     with pytest.raises(errors.UserError, match=rf"config.{field}=.*{text}"):
-        main.run(wrong, tmp_path / "run")
+        run.run(wrong, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -182,12 +182,12 @@ def test_a_run_on_ap10k_lends_its_network_but_for_the_last_layer(config, tmp_pat
     theirs = config.copy_and_resolve_references()
     theirs.model.num_keypoints = 17
     module = checkpoint.build_module(theirs.to_dict())
-    variables = jax.tree.map(lambda x: x + 1, train.initial_variables(theirs, module))
+    variables = jax.tree.map(lambda x: x + 1, run.initial_variables(theirs, module))
     checkpoint.export(tmp_path / "ap10k", variables, theirs.to_dict())
     ours = config.copy_and_resolve_references()
     ours.init_from = str(tmp_path / "ap10k")
-    started = train.initial_variables(ours, checkpoint.build_module(ours.to_dict()))
-    fresh = train.initial_variables(config, checkpoint.build_module(config.to_dict()))
+    started = run.initial_variables(ours, checkpoint.build_module(ours.to_dict()))
+    fresh = run.initial_variables(config, checkpoint.build_module(config.to_dict()))
     assert "last layer starts anew" in capsys.readouterr().out
     heads = 0
     for path, leaf in jax.tree.leaves_with_path(started):

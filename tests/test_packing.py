@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ap10k_jax import models, packing, semi, train
+from ap10k_jax import optimizer as optimizers
 from ap10k_jax.runtime import sharding
 
 
@@ -22,7 +23,7 @@ def variables(module):
 @pytest.mark.parametrize("init_state", [train.init_state, semi.init_state])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_a_packed_state_unpacks_to_itself(module, variables, init_state, dtype):
-    state = init_state(variables, train.make_optimizer(jnp.dtype(dtype)))
+    state = init_state(variables, optimizers.make_optimizer(jnp.dtype(dtype)))
     packed = packing.Packing.of(variables)
     again = packed.unpack(packed.pack(state))
     assert jax.tree.structure(again) == jax.tree.structure(state)
@@ -30,7 +31,7 @@ def test_a_packed_state_unpacks_to_itself(module, variables, init_state, dtype):
 
 
 def test_moments_and_a_teacher_are_packed_too(module, variables):
-    state = semi.init_state(variables, train.make_optimizer(jnp.dtype("float32")))
+    state = semi.init_state(variables, optimizers.make_optimizer(jnp.dtype("float32")))
     packed = packing.Packing.of(variables)
     groups = len(packed.params.groups)
     # student, two moments and the teacher, each with its vectors of statistics or without
@@ -51,7 +52,7 @@ def test_every_kernel_keeps_its_own_numbers(variables):
 
 def test_hrnet_w32s_state_is_fewer_than_a_hundred_arrays():
     shapes = models.shapes(models.build("hrnet_w32"))
-    optimizer = train.make_optimizer(jnp.dtype("float32"))
+    optimizer = optimizers.make_optimizer(jnp.dtype("float32"))
     state = jax.eval_shape(lambda v: train.init_state(v, optimizer), shapes)
     packed = jax.eval_shape(packing.Packing.of(shapes).pack, state)
     assert len(jax.tree.leaves(state)) > 3000
@@ -64,7 +65,7 @@ def test_hrnet_w32s_state_is_fewer_than_a_hundred_arrays():
 def test_a_packed_state_takes_the_steps_of_a_plain_one():
     module = models.build("nano")
     shardings = sharding.shardings(jax.devices()[:1])
-    optimizer = train.make_optimizer(jnp.dtype("float32"))
+    optimizer = optimizers.make_optimizer(jnp.dtype("float32"))
     variables = models.init(module, jax.random.key(0), image_size=(32, 32))
     packed = packing.Packing.of(variables)
     rng = np.random.default_rng(0)
@@ -80,7 +81,7 @@ def test_a_packed_state_takes_the_steps_of_a_plain_one():
             state = packing_.pack(state)
         step = train.make_train_step(module, optimizer, shardings, packed=packing_)
         for _ in range(3):
-            state, _ = step(train.with_learning_rate(state, 1e-3), batch)
+            state, _ = step(optimizers.with_learning_rate(state, 1e-3), batch)
         states.append(packing_.unpack(state) if packing_ else state)
     assert int(states[1].step) == 3
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *states)

@@ -5,7 +5,7 @@ import json
 import golden_files
 import pytest
 
-from ap10k_jax import main
+from ap10k_jax import run
 from ap10k_jax.configs import quickstart
 
 
@@ -23,7 +23,7 @@ def test_64_real_animals_are_learnt_by_heart(tmp_path):
     config.eval.splits = "train"  # on purpose: the animals that were learnt
     config.eval.every_epochs = 250
     config.checkpoint_every_epochs = 250
-    main.run(config, tmp_path / "run")
+    run.run(config, tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert sum(results["train"]["num_animals"].values()) == 64
     assert results["train"]["AP"] >= 0.9

@@ -12,18 +12,19 @@ from ap10k_jax import (
     checkpoint,
     codec,
     evaluate,
-    inference,
     keypoints,
-    main,
     metrics,
     models,
+    run,
+    run_data,
+    run_log,
     semi,
-    train,
+    settings,
 )
 from ap10k_jax.configs import few_label
 from ap10k_jax.configs import semi as semi_config
-from ap10k_jax.data import subsets
-from ap10k_jax.data.animals import Animals
+from ap10k_jax.data import animals as data
+from ap10k_jax.runtime import errors, sharding
 
 PAIRS = keypoints.AP10K.pairs
 
@@ -121,7 +122,7 @@ def test_quality_is_that_of_pck_and_oks():
     unlabelled = {"truth": truth, "truth_weights": known.astype(np.float32), "area": area}
     sigmas = keypoints.AP10K.sigmas
     found = semi.quality(points, accepted, unlabelled, sigmas=sigmas)
-    found = {name: train.mean([value]) for name, value in found.items()}
+    found = {name: run_log.mean([value]) for name, value in found.items()}
     right = np.linalg.norm(points - truth, axis=-1) <= semi.PCK * np.sqrt(area)[:, None]
     joint = np.eye(17, dtype=bool)
     similarity = np.array(
@@ -138,7 +139,7 @@ def test_quality_is_that_of_pck_and_oks():
     assert found["pseudo_unseen"] == pytest.approx((~known[:4])[accepted[:4]].mean())
     # the share of no joint at all is no number
     nothing = semi.quality(points, np.zeros_like(accepted), unlabelled, sigmas=sigmas)
-    assert np.isnan(train.mean([nothing["pseudo_pck"]] * 2))
+    assert np.isnan(run_log.mean([nothing["pseudo_pck"]] * 2))
 
 
 @pytest.fixture(scope="module")
@@ -284,20 +285,20 @@ class Killed(BaseException):
 def test_a_run_is_scored_by_its_teacher_and_a_killed_one_goes_on_to_the_bit(
     semi_run, tmp_path, monkeypatch
 ):
-    main.run(semi_run, tmp_path / "whole")
+    run.run(semi_run, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        close, calls = train.Window.close, iter(range(100))
+        close, calls = run_log.Window.close, iter(range(100))
 
         def killed(window):
             if next(calls) == 1:  # in the second epoch
                 raise Killed
             return close(window)
 
-        patch.setattr(train.Window, "close", killed)
+        patch.setattr(run_log.Window, "close", killed)
         with pytest.raises(Killed):
-            main.run(semi_run, tmp_path / "run")
+            run.run(semi_run, tmp_path / "run")
     assert len(checkpoint.saved_in(tmp_path / "run")) == 1
-    main.run(semi_run, tmp_path / "run")
+    run.run(semi_run, tmp_path / "run")
 
     parts = []
     for name in ("whole", "run"):
@@ -321,16 +322,16 @@ def test_a_run_is_scored_by_its_teacher_and_a_killed_one_goes_on_to_the_bit(
     stored = tmp_path / "whole" / "checkpoints" / str(best)
     teacher = checkpoint.ocp.load(stored, checkpointable_name="variables")
     jax.tree.map(np.testing.assert_array_equal, variables, teacher)
-    animals = Animals.open("ap10k/split1", "validation", data_dir=semi_run.data.dir)
-    step = inference.make_predict_step(module, main.sharding.shardings())
+    animals = data.Animals.open("ap10k/split1", "validation", data_dir=semi_run.data.dir)
+    step = evaluate.make_predict_step(module, sharding.shardings())
     rows = evaluate.predict(step, variables, animals, semi_run, name="validation")
     scores = evaluate.score(animals, rows, sigmas="corrected")
     assert scores["AP"] == pytest.approx(json.loads(results[0])["validation"]["AP"], abs=1e-6)
 
 
 def test_few_labels_are_written_down_and_hide_the_rest(semi_run, tmp_path):
-    training = main.open_animals(semi_run, "train", "", {})
-    labelled, hidden = main.few_labels(semi_run, tmp_path, training)
+    training = run_data.open_animals(semi_run, "train", "", {})
+    labelled, hidden = run_data.few_labels(semi_run, tmp_path, training)
     chosen = json.loads((tmp_path / "labels.json").read_text())
     assert len(labelled) + len(hidden) == len(training)
     images = [{a.annotation(i)["image_id"] for i in range(len(a))} for a in (labelled, hidden)]
@@ -341,19 +342,17 @@ def test_few_labels_are_written_down_and_hide_the_rest(semi_run, tmp_path):
     semi_run.seed = 1
     other = subsets.few_labels(training, images=1, seed=1)
     assert other["labelled"] != chosen["labelled"]
-    with pytest.raises(main.errors.UserError, match="names other images"):
-        main.few_labels(semi_run, tmp_path, training)
+    with pytest.raises(errors.UserError, match="names other images"):
+        run_data.few_labels(semi_run, tmp_path, training)
     semi_run.data.labels_per_species = 1000
-    with pytest.raises(main.errors.UserError, match="labels_per_species=1000: no species has more"):
-        main.few_labels(semi_run, tmp_path / "new", training)
+    with pytest.raises(errors.UserError, match="labels_per_species=1000: no species has more"):
+        run_data.few_labels(semi_run, tmp_path / "new", training)
 
 
 def test_without_animals_without_labels_there_is_nothing_to_do(config, tmp_path):
     config.semi.batch_size = 8
-    with pytest.raises(
-        main.errors.UserError, match=r"semi.batch_size=8: .* no animals without labels"
-    ):
-        main.run(config, tmp_path / "run")
+    with pytest.raises(errors.UserError, match=r"semi.batch_size=8: .* no animals without labels"):
+        run.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -378,8 +377,8 @@ def test_a_value_that_cannot_work_is_named(field, value, message):
     config = semi_config.get_config("5")
     *section, name = field.split(".")
     (config[section[0]] if section else config)[name] = value
-    with pytest.raises(main.errors.UserError) as error:
-        main.check(config, device_count=8)
+    with pytest.raises(errors.UserError) as error:
+        settings.check(config, device_count=8)
     assert message in str(error.value)
 
 
@@ -387,7 +386,7 @@ def test_the_configs_are_in_order():
     for arguments in ("5", "25,quickstart"):
         for module in (few_label, semi_config):
             config = module.get_config(arguments)
-            main.check(config, device_count=8)
+            settings.check(config, device_count=8)
             assert config.data.labels_per_species == int(arguments.partition(",")[0])
             assert bool(config.semi.batch_size) == (module is semi_config)
     assert semi_config.get_config("all").data.labels_per_species == 0

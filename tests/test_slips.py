@@ -14,7 +14,16 @@ import safetensors.numpy
 import tiny_ap10k
 from test_paper_report import made_up
 
-from ap10k_jax import checkpoint, evaluate, initial_weights, keypoints, main, metrics, run_directory
+from ap10k_jax import (
+    checkpoint,
+    evaluate,
+    initial_weights,
+    keypoints,
+    metrics,
+    run,
+    run_data,
+    run_directory,
+)
 from ap10k_jax.convert import torch_names
 from ap10k_jax.data import batches
 from ap10k_jax.data.animals import Animals
@@ -112,7 +121,7 @@ def test_scaled_areas_are_in_the_report_and_in_what_is_printed(tmp_path):
     assert "NOT COMPARABLE with AP-10K's areas: 0.53 of the boxes' in" in text
     found = made_up(())
     found["test"] = found["test"] | {"area_over_box": 0.53}
-    printed = main.summary(found, ("validation", "test"))
+    printed = run.summary(found, ("validation", "test"))
     assert "test: areas are 0.53 of the boxes' in the median" in printed
     assert "validation: areas" not in printed
 
@@ -151,10 +160,10 @@ def test_photographs_that_are_in_two_splits_to_the_byte_are_in_every_report(tmp_
 
 
 def test_a_run_refuses_photographs_that_it_is_tested_on(animals, synthetic_dir):
-    training = Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
-    main.check_unseen(training, {"test": animals})
+    training = data.Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
+    run_data.check_unseen(training, {"test": animals})
     with pytest.raises(ValueError, match=r"photographs of test are trained on, such as \w+\.jpg"):
-        main.check_unseen(training, {"test": training})
+        run_data.check_unseen(training, {"test": training})
 
 
 def test_environment_tells_the_splits_apart(animals, synthetic_dir, tmp_path):
@@ -210,16 +219,16 @@ def human(folder):
 def test_a_network_of_human_joints_is_not_scored_on_animals(config, tmp_path):
     config.init_from, config.epochs = human(tmp_path / "human"), 0
     with pytest.raises(ValueError, match=r"finds 17 other joints, as '\w+', than ap10k/split1 has"):
-        main.check_joints(config, keypoints.AP10K)
-    main.check_joints(config, keypoints.COCO_PERSON)
+        run_data.check_joints(config, keypoints.AP10K)
+    run_data.check_joints(config, keypoints.COCO_PERSON)
     config.init_from = "coco"
     with pytest.raises(ValueError, match="its numbers mean nothing"):
-        main.check_joints(config, keypoints.AP10K)
+        run_data.check_joints(config, keypoints.AP10K)
 
 
 def test_a_network_of_human_joints_may_be_trained_on_and_it_is_said(config, tmp_path, capsys):
     config.init_from = human(tmp_path / "human")
-    main.check_joints(config, keypoints.AP10K)
+    run_data.check_joints(config, keypoints.AP10K)
     assert "its last layer has to learn them anew" in capsys.readouterr().out
 
 

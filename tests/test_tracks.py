@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from ap10k_jax import checkpoint, main, train
+from ap10k_jax import checkpoint, run, run_data, settings
+from ap10k_jax import optimizer as optimizers
 from ap10k_jax.configs import base, cdtl, cross_dataset, dg_inter, dg_intra, few_label, sl, transfer
 from ap10k_jax.data import subsets
 from ap10k_jax.data.animals import SPLITS, Animals
@@ -15,7 +16,7 @@ from tfds_ap10k import taxonomy
 
 
 def rates(config, steps_per_epoch, steps):
-    schedule = train.learning_rate(config, steps_per_epoch)
+    schedule = optimizers.learning_rate(config, steps_per_epoch)
     return [float(schedule(step)) for step in steps]
 
 
@@ -27,14 +28,14 @@ def test_the_configs_are_in_order():
         *(cross_dataset.get_config("animal_pose,midpoint"), few_label.get_config()),
         dg_inter.get_config("Bovidae,images_as_sl"),
     ):
-        main.check(config, device_count=1)
+        settings.check(config, device_count=1)
 
 
 @pytest.mark.parametrize("held_out", ["cow", "dog", "king cheetah"])
 def test_within_a_family_all_species_but_one_are_trained_on_and_all_are_tested(held_out):
     config = dg_intra.get_config(held_out)
     family = taxonomy.family_of(held_out)
-    seen = main.names(config.data.species)
+    seen = settings.names(config.data.species)
     assert set(seen) | {held_out} == set(taxonomy.species_in(family))
     assert held_out not in seen
     assert config.eval.species == family
@@ -51,12 +52,12 @@ def images_of(animals):
 )
 def test_few_species_are_shown_for_as_many_images_as_the_whole_split_has(config, synthetic_dir):
     config.data.dir = str(synthetic_dir)
-    training = main.open_animals(config, "train", config.data.species, {})
+    training = run_data.open_animals(config, "train", config.data.species, {})
     if config.data.labels_per_species:
         chosen = subsets.few_labels(training, images=config.data.labels_per_species, seed=0)
         training = training.of_images({*chosen["labelled"]})
-    whole = Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
-    passes = main.passes_per_epoch(config, training)
+    whole = data.Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
+    passes = run_data.passes_per_epoch(config, training)
     if config.epochs_of_whole_split:
         assert passes * images_of(training) == pytest.approx(images_of(whole))
         assert passes > 1
@@ -71,9 +72,9 @@ def test_a_run_takes_the_steps_of_as_many_images_as_the_whole_split_has(config, 
     config.data.species, config.epochs_of_whole_split = species, True
     config.epochs, config.eval.every_epochs, config.eval.splits = 1, 0, "validation"
     config.batch_size, config.drop_remainder = 8, False
-    main.run(config, tmp_path / "run")
-    training = main.open_animals(config, "train", species, {})
-    whole = main.open_animals(config, "train", "", {})
+    run.run(config, tmp_path / "run")
+    training = run_data.open_animals(config, "train", species, {})
+    whole = run_data.open_animals(config, "train", "", {})
     passes = round(images_of(whole) / images_of(training))
     assert passes > 1
     (last,) = {saved.step for saved in checkpoint.saved_in(tmp_path / "run")}
@@ -83,7 +84,7 @@ def test_a_run_takes_the_steps_of_as_many_images_as_the_whole_split_has(config, 
 def test_an_epoch_of_several_passes_moves_all_that_is_counted_in_epochs():
     config = dg_intra.get_config("antelope")
     # split 1: 7,023 images; of Bovidae without antelope 615 images and 1,169 animals
-    passes = train.epochs_as_passes(config, 7023 / 615)
+    passes = run_data.epochs_as_passes(config, 7023 / 615)
     assert passes.epochs * 1169 == 2_803_262
     assert passes.eval.every_epochs * 615 == pytest.approx(10 * 7023, rel=0.01)
     assert passes.checkpoint_every_epochs * 615 == pytest.approx(7023, rel=0.1)
@@ -96,8 +97,8 @@ def test_an_epoch_of_several_passes_moves_all_that_is_counted_in_epochs():
 
 def test_without_a_size_an_epoch_is_a_pass():
     config = base.get_config()
-    assert main.passes_per_epoch(config, []) == 1
-    assert train.epochs_as_passes(config, 1) is config
+    assert run_data.passes_per_epoch(config, []) == 1
+    assert run_data.epochs_as_passes(config, 1) is config
 
 
 def test_between_families_training_takes_the_papers_passes():
@@ -193,13 +194,13 @@ def test_a_draw_that_leaves_nothing_to_test_on_is_refused(every_animal, config, 
         subsets.draw(Ids(range(5)), images=5, seed=0)
     config.draw.images = 140
     with pytest.raises(errors.UserError, match=r"config.draw.images=140: 48 images"):
-        main.run(config, tmp_path / "run")
+        run.run(config, tmp_path / "run")
 
 
 def test_a_run_trains_on_the_drawn_images_and_tests_on_the_others(config, tmp_path):
     config.draw.images, config.draw.shots, config.draw.seed = 30, 20, 2
     config.eval.splits, config.eval.every_epochs = "test", 0
-    main.run(config, tmp_path / "run")
+    run.run(config, tmp_path / "run")
     drawn = json.loads((tmp_path / "run" / "draw.json").read_text())
     assert len(drawn["train"]) == 20
     assert len(drawn["test"]) == 18
@@ -211,13 +212,13 @@ def test_a_run_trains_on_the_drawn_images_and_tests_on_the_others(config, tmp_pa
     assert len(checkpoint.saved_in(tmp_path / "run")) == 1
 
     # few-shot has the images of transfer, and is tested on the same
-    every = main.draw_images(changed(config, shots=0), tmp_path)
+    every = run_data.draw_images(changed(config, shots=0), tmp_path)
     assert every["train"][:20] == drawn["train"]
     assert (every["test"], every["sha256"]) == (drawn["test"], drawn["sha256"])
 
     (tmp_path / "run" / "draw.json").write_text(json.dumps(drawn | {"test": [1]}))
     with pytest.raises(errors.UserError, match="names other images"):
-        main.run(config, tmp_path / "run")
+        run.run(config, tmp_path / "run")
 
 
 def changed(config, **draw):
@@ -227,10 +228,10 @@ def changed(config, **draw):
 
 
 def test_without_epochs_the_initial_weights_are_scored_as_they_are(config, tmp_path):
-    main.run(config, tmp_path / "trained")
+    run.run(config, tmp_path / "trained")
     alone = config.copy_and_resolve_references()
     alone.epochs, alone.init_from = 0, str(tmp_path / "trained")
-    main.run(alone, tmp_path / "alone")
+    run.run(alone, tmp_path / "alone")
     trained, scored = (
         json.loads((tmp_path / name / "results.json").read_text()) for name in ("trained", "alone")
     )
@@ -241,19 +242,19 @@ def test_without_epochs_the_initial_weights_are_scored_as_they_are(config, tmp_p
 
 
 def test_a_run_that_has_not_ended_is_no_start_for_another(config, tmp_path):
-    main.run(config, tmp_path / "run")
+    run.run(config, tmp_path / "run")
     (tmp_path / "run" / "results.json").unlink()
     config.init_from = str(tmp_path / "run")
     with pytest.raises(errors.UserError, match=r"not been trained to its end.*checkpoints/<step>"):
-        main.run(config, tmp_path / "next")
+        run.run(config, tmp_path / "next")
     step = checkpoint.saved_in(tmp_path / "run")[-1].step
     config.init_from, config.epochs = str(tmp_path / "run" / "checkpoints" / str(step)), 0
-    main.run(config, tmp_path / "next")
+    run.run(config, tmp_path / "next")
 
 
 def test_results_say_how_sure_they_are(config, tmp_path):
     config.epochs = 0
-    found = main.run(config, tmp_path / "run")["test"]
+    found = run.run(config, tmp_path / "run")["test"]
     assert set(found["AP_by_sigmas"]) == {"corrected", "paper"}
     assert found["AP_by_sigmas"]["corrected"] == found["AP"]
     assert set(found["intervals"]) == {"AP", "instance_AP", "per_species", "per_family"}
@@ -269,4 +270,4 @@ def test_results_say_how_sure_they_are(config, tmp_path):
     ],
 )
 def test_runs_of_different_cells_have_different_directories(config_filename, name):
-    assert main.name_of(config_filename) == name
+    assert settings.run_name(config_filename) == name

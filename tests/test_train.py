@@ -9,7 +9,8 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from ap10k_jax import checkpoint, inference, main, models, run_log, train
+from ap10k_jax import checkpoint, evaluate, models, run, run_log, settings, train, train_loop
+from ap10k_jax import optimizer as optimizers
 from ap10k_jax.configs import base, cdtl
 from ap10k_jax.runtime import sharding
 
@@ -92,11 +93,11 @@ def test_a_batch_can_be_learnt_by_heart(setup, batch, one_device):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16])
 def test_one_compiled_step_serves_every_rate(setup, batch, one_device, dtype):
     module, _, variables = setup
-    optimizer = train.make_optimizer(jnp.dtype(dtype))
+    optimizer = optimizers.make_optimizer(jnp.dtype(dtype))
     step = train.make_train_step(module, optimizer, one_device)
     for rate in (1e-3, 1e-5):
         state = train.copy_to_devices(train.init_state(variables, optimizer), one_device)
-        state, _ = step(train.with_learning_rate(state, rate), batch)
+        state, _ = step(optimizers.with_learning_rate(state, rate), batch)
         # Adam's first step is the rate itself wherever the gradient is not nothing
         moved, _ = ravel_pytree(jax.tree.map(jnp.subtract, state.params, variables["params"]))
         assert float(jnp.median(jnp.abs(moved))) == pytest.approx(rate, rel=0.02)
@@ -137,20 +138,20 @@ def test_every_stack_of_a_stacked_net_is_supervised(batch):
     ],
 )
 def test_the_rate_is_the_papers(step, share):
-    schedule = train.learning_rate(base.get_config(), 143)
+    schedule = optimizers.learning_rate(base.get_config(), 143)
     assert schedule(step) == pytest.approx(5e-4 * share, rel=1e-5)
 
 
 def test_the_longer_schedules_fall_in_proportion():
     config = base.get_config()
     config.epochs = 420
-    schedule = train.learning_rate(config, 143)
+    schedule = optimizers.learning_rate(config, 143)
     assert schedule(340 * 143 - 1) == pytest.approx(5e-4, rel=1e-5)
     assert schedule(340 * 143 + 1) == pytest.approx(5e-5, rel=1e-5)
 
 
 def test_the_rate_of_transfer_from_human_pose_is_fixed():
-    schedule = train.learning_rate(cdtl.get_config(), 143)
+    schedule = optimizers.learning_rate(cdtl.get_config(), 143)
     rates = [float(schedule(step)) for step in (0, 1, 10_000, 30_029)]
     assert rates == pytest.approx([1e-4] * 4)
 
@@ -177,7 +178,7 @@ def whole_run(tmp_path_factory, synthetic_dir, config_of):
     """A run that nobody interrupted."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
     config = config_of(synthetic_dir)
-    main.run(config, workdir)
+    run.run(config, workdir)
     return config, workdir
 
 
@@ -219,7 +220,7 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(
     config, whole = whole_run
     with monkeypatch.context() as patch:
         if moment == "in the second epoch":
-            close = train.Window.close
+            close = run_log.Window.close
             calls = iter(range(100))
 
             def killed(window):
@@ -227,7 +228,7 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(
                     raise Killed
                 return close(window)
 
-            patch.setattr(train.Window, "close", killed)
+            patch.setattr(run_log.Window, "close", killed)
         else:
             save = checkpoint.Checkpoints.save
 
@@ -239,9 +240,9 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(
 
             patch.setattr(checkpoint.Checkpoints, "save", killed)
         with pytest.raises(Killed):
-            main.run(config, tmp_path / "run")
+            run.run(config, tmp_path / "run")
     assert len(checkpoint.saved_in(tmp_path / "run")) == 1
-    main.run(config, tmp_path / "run")
+    run.run(config, tmp_path / "run")
 
     assert lines(tmp_path / "run") == lines(whole)
     jax.tree.map(np.testing.assert_array_equal, final(tmp_path / "run"), final(whole))
@@ -255,8 +256,8 @@ def test_a_finished_run_started_again_takes_no_step(whole_run, monkeypatch):
     def fail(*args):
         raise AssertionError("took a step")
 
-    monkeypatch.setattr(train, "next_batch", fail)
-    main.run(config, workdir)
+    monkeypatch.setattr(train_loop, "next_batch", fail)
+    run.run(config, workdir)
     assert (lines(workdir), (workdir / "results.json").read_text()) == before
 
 
@@ -264,11 +265,11 @@ def test_a_run_can_start_from_another_ones_weights(whole_run, tmp_path):
     config, workdir = whole_run
     config = config.copy_and_resolve_references()
     config.init_from = str(workdir)
-    variables = train.initial_variables(config, checkpoint.build_module(config))
+    variables = run.initial_variables(config, checkpoint.build_module(config))
     jax.tree.map(np.testing.assert_array_equal, variables, checkpoint.load(workdir)[1])
     config.model.name = "hrnet_tiny"
     with pytest.raises(ValueError, match="another model than hrnet_tiny"):
-        train.initial_variables(config, checkpoint.build_module(config))
+        run.initial_variables(config, checkpoint.build_module(config))
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_photographs(
@@ -276,7 +277,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_photographs(
 ):
     config.optimizer.learning_rate = float("inf")
     config.optimizer.warmup_steps = 0
-    monkeypatch.setattr(main, "check", lambda *_, **__: None)  # which refuses such a rate
-    with pytest.raises(train.NonFiniteLoss, match=r"step \d+; its batch: .*\.jpg"):
-        main.run(config, tmp_path / "run")
+    monkeypatch.setattr(settings, "check", lambda *_, **__: None)  # which refuses such a rate
+    with pytest.raises(run_log.NonFiniteLoss, match=r"step \d+; its batch: .*\.jpg"):
+        run.run(config, tmp_path / "run")
     assert not checkpoint.saved_in(tmp_path / "run")

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from ap10k_jax.runtime import errors
 from tfds_ap10k import flaws, oddities, photographs, sources
 from tfds_ap10k.flaws import Flaws, Json, show
 
@@ -45,7 +46,7 @@ class Problem(NamedTuple):
         return ": ".join(part for part in self if part)
 
 
-class AnnotationError(ValueError):
+class AnnotationError(errors.UserError, ValueError):
     """The files cannot be used; `problems` has every reason, the message the first of them."""
 
     def __init__(self, problems: Sequence[Problem]):

@@ -26,8 +26,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ap10k_jax import main as program
-from ap10k_jax import run_directory
+from ap10k_jax import run_data, run_directory
 from ap10k_jax.reproduce import paper_report, plan, tables
 from ap10k_jax.runtime import errors, signals
 from tfds_ap10k.annotations import AnnotationError
@@ -178,7 +177,7 @@ def prepare(steps: Sequence[plan.Step]) -> dict[str, str]:
         if name not in lacking:
             lacking[name] = ""
             try:
-                program.prepare_data(step.config)
+                run_data.build_dataset(step.config)
             except (AnnotationError, OSError) as error:
                 print(f"{name}: {error}", file=sys.stderr)
                 lacking[name] = f"{name} could not be built, see above"

@@ -21,8 +21,8 @@ from typing import NamedTuple
 import tensorflow_datasets as tfds
 import tqdm
 
-from ap10k_jax import main, metrics, run_directory
-from ap10k_jax.data.animals import Animals, open_builder
+from ap10k_jax import metrics, run_data, run_directory
+from ap10k_jax.data import animals as data
 from ap10k_jax.report import document
 from ap10k_jax.reproduce import plan, tables
 from tfds_ap10k import hashes
@@ -178,7 +178,7 @@ def _look(number: tables.Number, steps: Mapping[str, plan.Step], cache: Path) ->
         matches = between(source, target, config.data.dir, cache)
     except NotChecked as error:
         return Exposure(name, source, target, [], frozenset(), 0, None, None, str(error))
-    animals = main.open_animals(config, "test", config.eval.species, {})
+    animals = run_data.open_animals(config, "test", config.eval.species, {})
     ids = {animals.annotation(i)["image_id"] for i in range(len(animals))}
     seen = frozenset(
         match.second.image_id

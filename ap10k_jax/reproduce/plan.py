@@ -4,10 +4,8 @@ The run directories are all the state there is: a cell is finished when its dire
 results of the very config that the cell stands for.
 """
 
-import ast
 import fnmatch
 import functools
-import importlib
 import math
 import shlex
 import statistics
@@ -20,7 +18,7 @@ import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 import tfds_ap10k  # noqa: F401  registers the builders
-from ap10k_jax import configs, initial_weights, main, run_directory, run_log
+from ap10k_jax import configs, initial_weights, run_directory, run_log, settings
 from ap10k_jax.reproduce import tables
 from ap10k_jax.runtime import errors
 from tfds_ap10k import taxonomy
@@ -54,19 +52,19 @@ class Step(NamedTuple):
     crops: int  # training crops that the whole run sees
 
 
-def config_of(cell: tables.Cell, settings: Sequence[str], runs: Path) -> ConfigDict:
-    """The cell's config with the user's settings, `[GLOB:]FIELD=VALUE`; `runs` holds all runs.
+def config_of(cell: tables.Cell, assignments: Sequence[str], runs: Path) -> ConfigDict:
+    """The cell's config with the user's assignments, `[GLOB:]FIELD=VALUE`; `runs` holds all runs.
 
-    Raises errors.UserError for settings that name no field or do not fit it.
+    Raises errors.UserError for those that name no field or do not fit it.
     """
-    config = default_config(cell.config)
+    config = settings.load(cell.config)
     for field, value in cell.overrides.items():
         config.update_from_flattened_dict({field: value})
-    for setting in settings:
-        pattern, field, text = parse_setting(setting)
+    for assignment in assignments:
+        pattern, field, text = parse_setting(assignment)
         if fnmatch.fnmatchcase(cell.name, pattern):
-            config.update_from_flattened_dict({field: typed(config, field, text)})
-    # Whatever the settings say of these: they make the cell what it is.
+            settings.override(config, field, text)
+    # Whatever they say of these: they make the cell what it is.
     if cell.after:
         config.init_from = str(runs / cell.after)
     if is_scoring_alone(cell):
@@ -76,25 +74,18 @@ def config_of(cell: tables.Cell, settings: Sequence[str], runs: Path) -> ConfigD
 
 def is_scoring_alone(cell: tables.Cell) -> bool:
     """Whether the cell scores another one's weights as they are."""
-    return cell.overrides.get("epochs", default_config(cell.config).epochs) == 0
+    return cell.overrides.get("epochs", settings.load(cell.config).epochs) == 0
 
 
 def changed(step: Step) -> tuple[str, ...]:
     """The fields in which a cell is not the paper's, as `epochs=20`, free fields aside."""
     papers = config_of(step.cell, (), step.workdir)
     have, want = (
-        run_directory.flatten(step.config.to_dict()),
-        run_directory.flatten(papers.to_dict()),
+        settings.flatten(step.config.to_dict()),
+        settings.flatten(papers.to_dict()),
     )
-    fixed = run_directory.FREE_FIELDS | ({"init_from"} if step.cell.after else set())
+    fixed = settings.FREE_FIELDS | ({"init_from"} if step.cell.after else set())
     return tuple(f"{k}={v}" for k, v in have.items() if k not in fixed and v != want[k])
-
-
-def default_config(name: str) -> ConfigDict:
-    """The config of a file of configs/, as `sl.py` or `transfer.py:deer,few_shot`."""
-    file, _, arguments = name.partition(":")
-    module = importlib.import_module(f"ap10k_jax.configs.{Path(file).stem}")
-    return module.get_config(arguments) if arguments else module.get_config()
 
 
 def parse_setting(setting: str) -> tuple[str, str, str]:
@@ -106,37 +97,13 @@ def parse_setting(setting: str) -> tuple[str, str, str]:
     return pattern or "*", field, value
 
 
-def typed(config: ConfigDict, field: str, text: str) -> object:
-    """The text as a value of the type that the field has."""
-    flat = run_directory.flatten(config.to_dict())
-    if field not in flat:
-        raise errors.UserError(f"--set {field}: no such field; configs/base.py lists them all")
-    if isinstance(flat[field], str):
-        return text
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # as it documents
-        value = text
-    kinds = (float, int) if isinstance(flat[field], float) else type(flat[field])
-    if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(flat[field], bool):
-        raise errors.UserError(f"--set {field}={text:.80}: expected such as {flat[field]}")
-    if not isinstance(flat[field], float):
-        return value
-    if not abs(value) < math.inf:  # NaN, or digits without end
-        raise errors.UserError(f"--set {field}={text:.40}: expected a finite number")
-    try:
-        return float(value)
-    except OverflowError:
-        raise errors.UserError(f"--set {field}={text:.40}: expected a finite number") from None
-
-
 def command(step: Step) -> list[str]:
     """The command line of a cell: its config file, and every field that differs from it."""
     folder = Path(configs.__path__[0])
     if folder.is_relative_to(Path.cwd()):
         folder = folder.relative_to(Path.cwd())
-    plain = run_directory.flatten(default_config(step.cell.config).to_dict())
-    fields = run_directory.flatten(step.config.to_dict())
+    plain = settings.flatten(settings.load(step.cell.config).to_dict())
+    fields = settings.flatten(step.config.to_dict())
     changed = [f"--config.{k}={v}" for k, v in fields.items() if v != plain[k]]
     start = ["python", "-m", "ap10k_jax.main", f"--config={folder / step.cell.config}"]
     return [*start, f"--workdir={step.workdir}", *changed]
@@ -148,11 +115,11 @@ def job(step: Step) -> str:
     return shlex.join(command(step)) + after
 
 
-def make(cells: Sequence[tables.Cell], settings: Sequence[str], runs: Path) -> list[Step]:
+def make(cells: Sequence[tables.Cell], assignments: Sequence[str], runs: Path) -> list[Step]:
     """The cells in their order with config, state and cost."""
     steps = {}
     for cell in cells:
-        config = config_of(cell, settings, runs)
+        config = config_of(cell, assignments, runs)
         state = state_of(config, runs / cell.name, after=cell.after)
         step = Step(cell, config, runs / cell.name, *state, 0)
         before = steps.get(cell.after)
@@ -169,7 +136,7 @@ def state_of(config: ConfigDict, workdir: Path, *, after: str = "") -> tuple[str
         if after and str(stored.get("init_from")).endswith(f"/{after}"):
             # all runs together may have been moved since
             stored["init_from"] = config.init_from
-        differing = run_directory.differences(stored, config)
+        differing = settings.differences(stored, config)
         if differing:
             return OTHER, "; ".join(differing)
         if (workdir / "results.json").exists():
@@ -201,7 +168,7 @@ def no_animals(config: ConfigDict) -> str:
         return (
             "" if enough else f"{images} images of {config.data.species} are too few to draw from"
         )
-    wanted = [(split, config.eval.species) for split in main.names(config.eval.splits)]
+    wanted = [(split, config.eval.species) for split in settings.names(config.eval.splits)]
     if config.epochs:
         wanted += [("train", config.data.species), ("validation", config.data.species)]
     lacking = [
@@ -214,7 +181,7 @@ def no_animals(config: ConfigDict) -> str:
 
 def animals_of(counts: Counter, species: str) -> int:
     """How many there are of these species and families, of all where none is named."""
-    wanted = main.names(species)
+    wanted = settings.names(species)
     return sum(
         n
         for name, n in counts.items()
@@ -261,7 +228,7 @@ def training_counts(config: ConfigDict) -> tuple[int, int, int]:
         whole, all_animals = PUBLISHED[config.data.name.split("/")[0]]
         families = {
             name if name in taxonomy.FAMILIES else taxonomy.family_of(name)
-            for name in main.names(config.data.species)
+            for name in settings.names(config.data.species)
         }
         family = families.pop() if len(families) == 1 else ""
         images, animals = PUBLISHED.get(family, (whole, all_animals))
@@ -281,8 +248,6 @@ def measured_rates(runs: Path) -> dict[str, float]:
         config = path.parent / "config.json"
         lines = [line for line in run_log.read(path) if "images_per_second" in line]
         if lines and config.exists():
-            model = run_directory.flatten(run_directory.read_json(config, dict)).get(
-                "model.name", ""
-            )
+            model = settings.flatten(run_directory.read_json(config, dict)).get("model.name", "")
             rates.setdefault(model, []).extend(line["images_per_second"] for line in lines)
     return {model: statistics.median(values) for model, values in rates.items()}

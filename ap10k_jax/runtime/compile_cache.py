@@ -23,6 +23,7 @@ import jax
 from jax.experimental import serialize_executable
 from jaxtyping import PyTree
 
+from ap10k_jax.runtime import errors
 from ap10k_jax.runtime import files as file_writing
 
 KEPT = 8  # compiled steps in a store; HRNet-w32's has 22 MB
@@ -31,11 +32,11 @@ CACHE_HIT = "/jax/compilation_cache/cache_hits"  # jax.monitoring's
 log = logging.getLogger(__name__)
 
 
-class KeptStepError(RuntimeError):
+class KeptStepError(errors.UserError):
     """A step out of a store was loaded but does not run; it is no longer there."""
 
 
-class Ahead:
+class BackgroundCompilation:
     """A jitted function of a state and a batch, compiled in a thread for batches of one shape.
 
     Batches of another shape, as the last of an epoch may have, go to the jitted function.

@@ -6,7 +6,7 @@ import json
 import miniature
 import pytest
 
-from ap10k_jax import checkpoint, train
+from ap10k_jax import checkpoint, run, train
 from ap10k_jax.reproduce import __main__ as reproduce
 from ap10k_jax.reproduce import plan, tables
 
@@ -72,7 +72,7 @@ def test_two_tables_are_chained_resumed_and_reported(command, tmp_path, monkeypa
     assert not (runs / CHAIN[0] / "results.json").exists()
 
     # a kill between cells: those that are done are not repeated
-    score = train.initial_variables
+    score = run.initial_variables
 
     def killed_before(config, module):
         if "few_shot" in config.to_json() or config.draw.shots:

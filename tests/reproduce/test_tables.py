@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ap10k_jax import main, models
+from ap10k_jax import models, run
 from ap10k_jax.reproduce import plan, tables
 from tfds_ap10k import taxonomy
 
@@ -57,7 +57,7 @@ def test_models_and_species_are_known():
     species = {species.name for species in taxonomy.SPECIES}
     for number in ALL:
         for path in (source.path for source in number.sources):
-            assert path[1] in (*main.OVERALL, "instance_AP") or path[2] in species | set(
+            assert path[1] in (*run.OVERALL, "instance_AP") or path[2] in species | set(
                 taxonomy.FAMILIES
             )
     assert set(tables.MODELS.values()) <= set(models.MODELS)

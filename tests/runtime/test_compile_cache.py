@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ap10k_jax import main, models, train
+from ap10k_jax import models, run, train
+from ap10k_jax import optimizer as optimizers
 from ap10k_jax.runtime import compile_cache
 
 STATE = jax.ShapeDtypeStruct((3,), jnp.float32)
@@ -35,7 +36,7 @@ def ones(rows=4):
 def begin(function, folder=None, made_from=("a",), state_shapes=lambda: STATE):
     store = compile_cache.Store(folder) if folder else None
     devices = jax.devices()[:1]
-    step = compile_cache.Ahead(
+    step = compile_cache.BackgroundCompilation(
         function, state_shapes, BATCH, devices=devices, store=store, made_from=made_from
     )
     step.join()
@@ -206,7 +207,7 @@ def test_a_run_learns_the_same_from_a_kept_step(config, tmp_path, unknown_step):
     config.eval.splits = "validation"
     config.eval.every_epochs = 0
     store = compile_cache.Store(tmp_path / "steps")
-    results = [main.run(config, tmp_path / name, store=store) for name in ("one", "two")]
+    results = [run.run(config, tmp_path / name, store=store) for name in ("one", "two")]
     assert unknown_step == [("compiling", (16, 64, 64, 3))]
     assert results[0] == results[1]
 
@@ -217,7 +218,7 @@ def test_a_step_out_of_the_cache_of_compilations_is_not_kept(
     module = models.build(config.model.name)
     for folder in ("compiled", "loaded"):
         jax.clear_caches()  # of this process; the one on disk stays
-        train.compile_ahead(
+        train.compile_in_background(
             config, module, one_device, store=compile_cache.Store(tmp_path / folder)
         ).join()
     assert len(unknown_step) == 2
@@ -236,14 +237,14 @@ def test_the_step_that_is_compiled_ahead_is_that_of_the_config(config, one_devic
             seen.append((state_shapes(), batch_shapes, options["made_from"]))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compile_cache, "Ahead", Recorded)
-        train.compile_ahead(config, module, one_device)
+        patch.setattr(compile_cache, "BackgroundCompilation", Recorded)
+        train.compile_in_background(config, module, one_device)
         config.batch_parts = 2
-        train.compile_ahead(config, module, one_device)
+        train.compile_in_background(config, module, one_device)
     (state, batch, made_from), (_, _, in_parts) = seen
     variables = models.init(module, jax.random.key(0), image_size=(64, 64))
-    real = train.init_state(variables, train.make_optimizer(jnp.dtype(jnp.bfloat16)))
-    assert jax.tree.structure(train.with_learning_rate(real, 0.0)) == jax.tree.structure(state)
+    real = train.init_state(variables, optimizers.make_optimizer(jnp.dtype(jnp.bfloat16)))
+    assert jax.tree.structure(optimizers.with_learning_rate(real, 0.0)) == jax.tree.structure(state)
     for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(real), strict=True):
         assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
     assert batch["image"].shape == (16, 64, 64, 3)

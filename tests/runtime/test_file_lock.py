@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from ap10k_jax import main, run_directory
+from ap10k_jax import run, run_directory
 from ap10k_jax.reproduce import __main__ as reproduce
 from ap10k_jax.runtime import errors, file_lock
 from tfds_ap10k.synthetic import dataset
@@ -82,7 +82,7 @@ def test_a_run_that_is_going_on_is_not_joined(config, tmp_path):
     workdir = tmp_path / "run"
     with run_directory.locked(workdir):
         with pytest.raises(errors.UserError, match=r"in use by process .*another --workdir"):
-            main.run(config, workdir)
+            run.run(config, workdir)
         assert [path.name for path in workdir.iterdir()] == ["lock"]
     assert not workdir.exists()
 

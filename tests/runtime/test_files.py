@@ -9,7 +9,7 @@ import miniature
 import numpy as np
 import pytest
 
-from ap10k_jax import checkpoint, main, run_log
+from ap10k_jax import checkpoint, run, run_log
 from ap10k_jax.predict import __main__ as predict_command
 from ap10k_jax.runtime import files
 from tfds_ap10k import build, synthetic
@@ -50,23 +50,23 @@ def test_a_run_on_a_full_disk_keeps_its_last_checkpoint_and_goes_on(
     config.batch_size = 8
     config.epochs = 6
     config.eval.flip_test = False
-    main.run(config, tmp_path / "whole")
+    run.run(config, tmp_path / "whole")
     size = sum(p.stat().st_size for p in (tmp_path / "whole").rglob("*") if p.is_file())
 
     workdir = small_disk(f"size={size // 1024 * 3 // 4}k") / "run"  # less than two checkpoints
     with pytest.raises(files.DiskError) as caught:
-        main.run(config, workdir)
+        run.run(config, workdir)
     for words in (f"No space left on device in {workdir}", "MiB free", "the last checkpoint is"):
         assert words in str(caught.value)
     (saved,) = checkpoint.saved_in(workdir)
     checkpoint.load(workdir / "checkpoints" / str(saved.step))
 
     with pytest.raises(files.DiskError, match="No space left"):  # no better, no worse
-        main.run(config, workdir)
+        run.run(config, workdir)
     assert checkpoint.saved_in(workdir)[0] == saved
 
     small_disk("size=20m")
-    main.run(config, workdir)
+    run.run(config, workdir)
     assert (workdir / "results.json").read_text() == (
         tmp_path / "whole" / "results.json"
     ).read_text()
@@ -81,7 +81,7 @@ def test_a_run_in_a_read_only_directory_says_so(config, small_disk):
     with pytest.raises(
         files.DiskError, match=f"Read-only file system: {folder}.*another --workdir"
     ):
-        main.run(config, folder / "run")
+        run.run(config, folder / "run")
 
 
 def test_a_data_set_on_a_full_disk(synthetic_dir, small_disk):

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from ap10k_jax import checkpoint, main, run_log, train
-from ap10k_jax.data import batches
+from ap10k_jax import checkpoint, run, run_log, train, train_loop
+from ap10k_jax.data import animals as data
 from ap10k_jax.reproduce import __main__ as reproduce
 from ap10k_jax.reproduce import plan, tables
 from ap10k_jax.runtime import signals
@@ -32,7 +32,7 @@ def runs(tmp_path_factory, synthetic_dir, config_of):
     with pytest.MonkeyPatch.context() as patch:
         miniature.share_steps(patch)
         workdir = tmp_path_factory.mktemp("runs") / "whole"
-        main.run(config, workdir)
+        run.run(config, workdir)
         yield config, workdir
 
 
@@ -71,7 +71,7 @@ def run_until(config, workdir, moment, count):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(*place, signalled(getattr(*place), count))
         with signals.handled(), pytest.raises(signals.Stopped) as caught:
-            main.run(config, workdir)
+            run.run(config, workdir)
     assert caught.value.status == 143
     return str(caught.value)
 
@@ -95,7 +95,7 @@ def test_a_run_stopped_anywhere_ends_as_one_that_was_not(runs, tmp_path):
             assert moment == "scoring"
             assert "What was finished is kept" in said
         assert not (workdir / "results.json").exists()
-    main.run(config, workdir)
+    run.run(config, workdir)
 
     assert lines(workdir) == lines(whole)
     assert steps(workdir) == steps(whole)
@@ -121,10 +121,10 @@ def test_until_a_checkpoint_is_scored_the_one_before_it_stays(runs, tmp_path, mo
     with monkeypatch.context() as patch:  # after the line of its scores
         patch.setattr(checkpoint.Checkpoints, "save", killed)
         with pytest.raises(Killed):
-            main.run(config, workdir)
+            run.run(config, workdir)
     with checkpoint.Checkpoints(workdir / "checkpoints") as checkpoints:
         checkpoints._checkpointer.delete(10)  # while it is replaced
-    main.run(config, workdir)
+    run.run(config, workdir)
     assert lines(workdir) == lines(whole)
     assert steps(workdir) == steps(whole)
     assert (workdir / "results.json").read_text() == (whole / "results.json").read_text()
@@ -132,16 +132,19 @@ def test_until_a_checkpoint_is_scored_the_one_before_it_stays(runs, tmp_path, mo
 
 def test_a_loss_that_is_not_a_number_is_not_saved_by_a_stop(runs, tmp_path, monkeypatch):
     config, _ = runs
-    closed = train.Window._numbers
+    closed = run_log.Window._numbers
 
     def poisoned(window):
         window._steps = [(s, n | {"loss": float("nan")}, i) for s, n, i in window._steps]
         return closed(window)
 
-    monkeypatch.setattr(train.Window, "_numbers", poisoned)
-    monkeypatch.setattr(train, "next_batch", signalled(train.next_batch, 2))
-    with signals.handled(), pytest.raises(train.NonFiniteLoss, match=r"step 1; its batch: .*\.jpg"):
-        main.run(config, tmp_path / "run")
+    monkeypatch.setattr(run_log.Window, "_numbers", poisoned)
+    monkeypatch.setattr(train_loop, "next_batch", signalled(train_loop.next_batch, 2))
+    with (
+        signals.handled(),
+        pytest.raises(run_log.NonFiniteLoss, match=r"step 1; its batch: .*\.jpg"),
+    ):
+        run.run(config, tmp_path / "run")
     assert not steps(tmp_path / "run")
 
 

@@ -11,7 +11,7 @@ import tiny_ap10k
 from golden_files import shared
 
 import tfds_ap10k  # noqa: F401  registers the builders
-from ap10k_jax import keypoints, main
+from ap10k_jax import keypoints, run_data
 from ap10k_jax.configs import cross_dataset
 from ap10k_jax.data.animals import open_builder, read_annotations
 from tfds_ap10k import annotations, build, records, taxonomy
@@ -127,7 +127,7 @@ def test_one_built_data_set_is_opened_with_either_neck(tmp_path):
     for arguments, coco in (("animal_pose", throat), ("animal_pose,midpoint", midpoint)):
         config = cross_dataset.get_config(arguments)
         config.data.dir = str(tmp_path)
-        opened = main.open_animals(config, "test", "", {})
+        opened = run_data.open_animals(config, "test", "", {})
         assert opened.ground_truth()["annotations"] == coco["test"]["annotations"]
     neck = keypoints.AP10K.names.index("neck")
     a, b = (x["train"]["annotations"][0]["keypoints"][3 * neck :][:3] for x in (throat, midpoint))
