@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from ap10k_jax import (
     checkpoint,
     evaluate,
+    inference,
     initial_weights,
     keypoints,
     metrics,
@@ -28,8 +29,8 @@ from ap10k_jax import (
     train_loop,
     visualize,
 )
-from ap10k_jax.data import animals as data
 from ap10k_jax.data import inputs
+from ap10k_jax.data.animals import Animals, open_builder
 from ap10k_jax.runtime import compile_cache, distributed, files, sharding
 
 OVERALL = ("AP", "AP50", "AP75", "APM", "APL", "AR")
@@ -53,7 +54,7 @@ def run(config: ConfigDict, workdir: Path, *, store: compile_cache.Store | None 
         source = run_data.choose_input(config, opened.training) if config.epochs else None
         # Only now: a mistake until here can be mended in the same place.
         begin(config, workdir, joints, opened, source)
-        predict_step = evaluate.make_predict_step(
+        predict_step = inference.make_predict_step(
             module,
             shardings,
             pairs=joints.pairs,
@@ -105,7 +106,7 @@ def begin(
 ) -> None:
     """Write what is known of the run before its first step, and see that all processes see it."""
     animals = opened.by_name()
-    report = data.built(config.data.name, config.data.dir).info.metadata["report"]
+    report = open_builder(config.data.name, config.data.dir).info.metadata["report"]
     distributed.agree(data={split: a.fingerprint for split, a in animals.items()})
     with distributed.first_ahead("--workdir"):
         if distributed.is_first():
@@ -174,13 +175,13 @@ def learn(
     store: compile_cache.Store | None,
 ) -> None:
     """Train to the last epoch; `initial` is None for random weights, or if a run goes on."""
-    if source.kind in ("cache", "device"):
+    if source.kind == "device":
         # a photograph that cannot be decoded
         with (
             distributed.first_ahead("patches"),
             settings.errors_of("data.name", config.data.name),
         ):
-            source.kept.fill(threads=config.data.loader_threads)
+            source.examples.fill(threads=config.data.loader_threads)
     training = opened.training
     passes = run_data.epochs_as_passes(config, run_data.passes_per_epoch(config, training))
     method = train.supervised(passes, training, shardings, source)
@@ -218,7 +219,7 @@ def best_weights(workdir: Path) -> tuple[int, dict]:
 def score(
     config: ConfigDict,
     workdir: Path,
-    scored: dict[str, data.Animals],
+    scored: dict[str, Animals],
     predict_step: Callable,
     shardings: sharding.Shardings,
     variables: dict,

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from ap10k_jax import checkpoint, keypoints, metrics, run_directory, semi, settings, transforms
-from ap10k_jax.data import animals as data
-from ap10k_jax.data import decoded_cache, inputs, patches
+from ap10k_jax import checkpoint, keypoints, metrics, run_directory, semi, settings
+from ap10k_jax.augmentation import Augmentation
+from ap10k_jax.data import batches, decoded_cache, inputs, patches, subsets
+from ap10k_jax.data.animals import Animals, open_builder, read_annotations
 from ap10k_jax.predict import predictor
 from ap10k_jax.runtime import distributed, errors
 from tfds_ap10k import build, synthetic
@@ -21,9 +22,9 @@ from tfds_ap10k import build, synthetic
 class Opened(NamedTuple):
     """The animals of a run; without training there are only those to score."""
 
-    scored: dict[str, data.Animals]  # by split, at the end of the run
-    training: data.Animals | None = None
-    validation: data.Animals | None = None
+    scored: dict[str, Animals]  # by split, at the end of the run
+    training: Animals | None = None
+    validation: Animals | None = None
     unlabelled: Mapping[str, Sequence[dict]] = {}  # sources of the mean teacher, see semi.py
 
     def by_name(self) -> dict:
@@ -65,7 +66,7 @@ def check(config: ConfigDict, *, is_begun: bool) -> keypoints.KeypointSet:
 def check_against_data(config: ConfigDict) -> keypoints.KeypointSet:
     """The joints of the built data set; UserError names what the config asks in vain."""
     name = config.data.name
-    contents = data.annotations(data.built(name, config.data.dir), config.data.neck)
+    contents = read_annotations(open_builder(name, config.data.dir), config.data.neck)
     joints = keypoints.of_annotations(next(iter(contents.values())))
     asked, has = config.model.num_keypoints, len(joints)
     if asked != has:
@@ -128,7 +129,9 @@ def open_all(config: ConfigDict, workdir: Path, joints: keypoints.KeypointSet) -
     if config.data.labels_per_species:
         training, hidden = few_labels(config, workdir, training)
     with settings.errors_of("batch_size", config.batch_size):
-        data.steps_per_epoch(len(training), config.batch_size, drop_remainder=config.drop_remainder)
+        batches.steps_per_epoch(
+            len(training), config.batch_size, drop_remainder=config.drop_remainder
+        )
     with settings.errors_of("eval.splits", config.eval.splits):
         check_unseen(training, {name: scored[name] for name in splits if name == "test"})
     unlabelled = {}
@@ -138,13 +141,13 @@ def open_all(config: ConfigDict, workdir: Path, joints: keypoints.KeypointSet) -
     return Opened(scored, training, validation, unlabelled)
 
 
-def open_animals(config: ConfigDict, split: str, species: str, drawn: dict) -> data.Animals:
+def open_animals(config: ConfigDict, split: str, species: str, drawn: dict) -> Animals:
     """The animals of a split; `species` names species and families, "" all of them.
 
     Of images that `draw_images` chose, validation is what is trained on: no others are left.
     """
     part = "test" if split == "test" else "train"
-    animals = data.Animals.open(
+    animals = Animals.open(
         config.data.name,
         "all" if drawn else split,
         data_dir=config.data.dir,
@@ -161,24 +164,22 @@ def open_animals(config: ConfigDict, split: str, species: str, drawn: dict) -> d
 
 
 def draw_images(config: ConfigDict, workdir: Path) -> dict:
-    """The images to train on and to test on, see `data.draw`; written to draw.json."""
+    """The images to train on and to test on, see `subsets.draw`; written to draw.json."""
     plain = config.copy_and_resolve_references()
     plain.data.max_animals = 0
     animals = open_animals(plain, "all", config.data.species, {})
     with settings.errors_of("draw.images", config.draw.images):
-        drawn = data.draw(animals, images=config.draw.images, seed=config.draw.seed)
+        drawn = subsets.draw(animals, images=config.draw.images, seed=config.draw.seed)
     drawn["train"] = drawn["train"][: config.draw.shots or None]
     write_choice(workdir / "draw.json", drawn)
     return drawn
 
 
-def few_labels(
-    config: ConfigDict, workdir: Path, training: data.Animals
-) -> tuple[data.Animals, data.Animals]:
+def few_labels(config: ConfigDict, workdir: Path, training: Animals) -> tuple[Animals, Animals]:
     """The animals that keep their labels and those that do not; written to labels.json."""
     count = config.data.labels_per_species
     with settings.errors_of("data.labels_per_species", count):
-        chosen = data.few_labels(training, images=count, seed=config.seed)
+        chosen = subsets.few_labels(training, images=count, seed=config.seed)
     write_choice(workdir / "labels.json", chosen)
     return training.of_images({*chosen["labelled"]}), training.of_images({*chosen["hidden"]})
 
@@ -194,7 +195,7 @@ def write_choice(path: Path, chosen: dict) -> None:
         run_directory.write_json(path, chosen)
 
 
-def check_unseen(training: data.Animals, tests: dict[str, data.Animals]) -> None:
+def check_unseen(training: Animals, tests: dict[str, Animals]) -> None:
     """Raises ValueError where photographs are trained on and tested on."""
     seen = {training.image(i)["file_name"] for i in range(len(training))}
     for name, animals in tests.items():
@@ -204,7 +205,7 @@ def check_unseen(training: data.Animals, tests: dict[str, data.Animals]) -> None
             raise ValueError(f"{text}: build the data set anew")
 
 
-def passes_per_epoch(config: ConfigDict, training: data.Animals) -> float:
+def passes_per_epoch(config: ConfigDict, training: Animals) -> float:
     """Passes over the training animals in an epoch of the config; printed where it is not 1.
 
     With `epochs_of_whole_split` an epoch shows as many images as the whole training split has.
@@ -234,7 +235,7 @@ def epochs_as_passes(config: ConfigDict, passes: float) -> ConfigDict:
     return config
 
 
-def choose_input(config: ConfigDict, animals: data.Animals) -> inputs.Input:
+def choose_input(config: ConfigDict, animals: Animals) -> inputs.Input:
     """Where training crops come from; printed. Raises UserError, see `inputs.choose`."""
     folder = Path(config.data.dir).expanduser()
     pixels = decoded_cache.DecodedPhotographs(animals, folder / "photographs")
@@ -242,7 +243,7 @@ def choose_input(config: ConfigDict, animals: data.Animals) -> inputs.Input:
         animals,
         folder / "patches",
         image_size=config.data.image_size,
-        augmentation=transforms.Augmentation(**config.augment),
+        augmentation=Augmentation(**config.augment),
     )
     with settings.errors_of("data.input", config.data.input):
         source = inputs.choose(config.data.input, pixels, small, jax.local_devices()[0])

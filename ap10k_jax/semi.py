@@ -44,7 +44,7 @@ from ap10k_jax import (
     train,
 )
 from ap10k_jax import optimizer as optimizers
-from ap10k_jax.data import animals as data
+from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import unlabeled
 from ap10k_jax.data.animals import Animals
 from ap10k_jax.report import plots

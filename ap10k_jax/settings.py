@@ -116,6 +116,12 @@ AUGMENTATION = {
     "shift_once": SWITCH,
 }
 
+# (field, value) of earlier versions -> the way out.
+REMOVED = {
+    ("data.input", "cache"): "this choice was removed; use decoded for the reference's crops, or "
+    "device to cut softer crops from small pictures in the accelerator's memory",
+}
+
 # Field of configs/base.py -> the values that it may have.
 LIMITS = {
     "seed": SEED,
@@ -147,7 +153,7 @@ LIMITS = {
     "data.image_size": Whole(32, models.LARGEST_IMAGE, multiple_of=32),  # pixels
     "data.max_animals": COUNT,
     "data.loader_threads": Whole(1, 1024),
-    "data.input": OneOf(("auto", "stream", "decoded", "cache", "device")),
+    "data.input": OneOf(("auto", "stream", "decoded", "device")),
     "draw.images": COUNT,
     "draw.shots": COUNT,
     "draw.seed": SEED,
@@ -192,7 +198,9 @@ def check(config: ConfigDict, *, device_count: int) -> None:
     """Raises UserError that lists every field whose value cannot work."""
     fields = flatten(config.to_dict())
     problems = {
-        field: str(limit) for field, limit in LIMITS.items() if not limit.accepts(fields[field])
+        field: REMOVED.get((field, str(fields[field]))) or str(limit)
+        for field, limit in LIMITS.items()
+        if not limit.accepts(fields[field])
     }
     # a combination says more than the limit of a field does
     problems |= dict(_combinations(config, device_count))

@@ -15,16 +15,16 @@ from ml_collections import ConfigDict
 
 from ap10k_jax import (
     codec,
-    evaluate,
+    inference,
     loss_scaling,
     losses,
     models,
     packing,
-    transforms,
 )
 from ap10k_jax import optimizer as optimizers
-from ap10k_jax.data import animals as data
-from ap10k_jax.data import inputs
+from ap10k_jax.augmentation import Augmentation
+from ap10k_jax.data import batches, device_crops, inputs
+from ap10k_jax.data.animals import Animals
 from ap10k_jax.models import layers
 from ap10k_jax.runtime import compile_cache, sharding
 
@@ -238,9 +238,9 @@ def supervised(
 ) -> Method:
     """Learning from labelled animals alone, as in the paper; epochs are passes, see
     `run_data.epochs_as_passes`."""
-    on_device = source.kind == "device"
-    batches = data.train_batches(
-        animals,
+    source = source or inputs.stream(animals)
+    loader = batches.train_batches(
+        source.examples,
         batch_size=config.batch_size,
         epochs=config.epochs,
         seed=config.seed,
@@ -259,4 +259,4 @@ def supervised(
     make_step = device_crops.make_step(
         make_step, source.examples, image_size=config.data.image_size
     )
-    return Method(batches, ("index", "matrix", "keypoints", "weights"), init_state, make_step)
+    return Method(loader, ("index", "matrix", "keypoints", "weights"), init_state, make_step)

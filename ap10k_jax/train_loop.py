@@ -16,7 +16,8 @@ from ml_collections import ConfigDict
 from ap10k_jax import checkpoint, evaluate, models, packing, run_log
 from ap10k_jax import optimizer as optimizers
 from ap10k_jax import train as training
-from ap10k_jax.data import animals as data
+from ap10k_jax.data import batches
+from ap10k_jax.data.animals import Animals
 from ap10k_jax.runtime import distributed, sharding, signals
 
 
@@ -33,7 +34,7 @@ class Loop:
         workdir: Path,
         method: training.Method,
         shardings: sharding.Shardings,
-        validation: data.Animals,
+        validation: Animals,
         predict_step: Callable,
         packed: packing.Packing,
         steps_per_epoch: int,
@@ -50,7 +51,7 @@ class Loop:
         self.in_flight: list[Array] = []
 
     @contextlib.contextmanager
-    def opened(self, checkpoints: checkpoint.Checkpoints, animals: data.Animals) -> Iterator[None]:
+    def opened(self, checkpoints: checkpoint.Checkpoints, animals: Animals) -> Iterator[None]:
         """With the log open and everything where the run's latest checkpoint, if any, left it.
 
         `animals` are those that are trained on; `state` has been restored.
@@ -139,8 +140,8 @@ def train(
     workdir: Path,
     module: nn.Module,
     initial: dict | None,
-    animals: data.Animals,
-    validation: data.Animals,
+    animals: Animals,
+    validation: Animals,
     predict_step: Callable,
     shardings: sharding.Shardings,
     method: training.Method | None = None,
@@ -153,7 +154,7 @@ def train(
     Stopped when all is saved at the step where it was told to.
     """
     method = method or training.supervised(config, animals, shardings)
-    steps_per_epoch = data.steps_per_epoch(
+    steps_per_epoch = batches.steps_per_epoch(
         len(animals), config.batch_size, drop_remainder=config.drop_remainder
     )
     rate_at = optimizers.learning_rate(config, steps_per_epoch)

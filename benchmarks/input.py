@@ -29,7 +29,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ap10k_jax import inference, transforms
+from ap10k_jax import augmentation, inference, transforms
 from ap10k_jax.augmentation import Augmentation, frame
 from ap10k_jax.data import batches, decoded_cache, patches
 from ap10k_jax.data.animals import Animals, decode_example

@@ -26,7 +26,7 @@ import timm
 import torch
 from torch import nn
 
-from ap10k_jax import evaluate, models, train
+from ap10k_jax import inference, models, train
 from ap10k_jax import optimizer as optimizers
 from ap10k_jax.runtime import sharding
 

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ap10k_jax import checkpoint, evaluate, run, run_directory, semi, train
+from ap10k_jax import checkpoint, evaluate, inference, run, run_directory, semi, train
 from ap10k_jax import optimizer as optimizers
 from ap10k_jax.configs import few_label
 from ap10k_jax.configs import semi as semi_config

@@ -10,7 +10,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from ap10k_jax import transforms
+from ap10k_jax.augmentation import Augmentation
 
 
 def get_config() -> ConfigDict:
@@ -99,7 +99,7 @@ def get_config() -> ConfigDict:
     # that of config.augment (half bodies apart: they would need labels), disturbed.
     config.semi.weak = ConfigDict(
         dataclasses.asdict(
-            transforms.Augmentation(
+            Augmentation(
                 half_body_probability=0.0,
                 scale_sigma=0.1,
                 rotation_probability=0.5,

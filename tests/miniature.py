@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from ap10k_jax import evaluate, keypoints, run, train
-from ap10k_jax.data import animals as data
+from ap10k_jax import inference, keypoints, run, train
+from ap10k_jax.data import batches
 from ap10k_jax.reproduce import plan
 from ap10k_jax.runtime import errors, sharding
 from tfds_ap10k import build, synthetic

@@ -40,7 +40,6 @@ from ap10k_jax import (
     run_directory,
     run_log,
     settings,
-    transforms,
 )
 from ap10k_jax.augmentation import Augmentation, sample
 from ap10k_jax.configs import base

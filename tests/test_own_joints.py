@@ -18,7 +18,6 @@ from ap10k_jax import (
     predict,
     run,
     run_directory,
-    transforms,
 )
 from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import batches

@@ -12,6 +12,7 @@ from ap10k_jax import (
     checkpoint,
     codec,
     evaluate,
+    inference,
     keypoints,
     metrics,
     models,
@@ -23,7 +24,8 @@ from ap10k_jax import (
 )
 from ap10k_jax.configs import few_label
 from ap10k_jax.configs import semi as semi_config
-from ap10k_jax.data import animals as data
+from ap10k_jax.data import subsets
+from ap10k_jax.data.animals import Animals
 from ap10k_jax.runtime import errors, sharding
 
 PAIRS = keypoints.AP10K.pairs
@@ -322,8 +324,8 @@ def test_a_run_is_scored_by_its_teacher_and_a_killed_one_goes_on_to_the_bit(
     stored = tmp_path / "whole" / "checkpoints" / str(best)
     teacher = checkpoint.ocp.load(stored, checkpointable_name="variables")
     jax.tree.map(np.testing.assert_array_equal, variables, teacher)
-    animals = data.Animals.open("ap10k/split1", "validation", data_dir=semi_run.data.dir)
-    step = evaluate.make_predict_step(module, sharding.shardings())
+    animals = Animals.open("ap10k/split1", "validation", data_dir=semi_run.data.dir)
+    step = inference.make_predict_step(module, sharding.shardings())
     rows = evaluate.predict(step, variables, animals, semi_run, name="validation")
     scores = evaluate.score(animals, rows, sigmas="corrected")
     assert scores["AP"] == pytest.approx(json.loads(results[0])["validation"]["AP"], abs=1e-6)

@@ -160,7 +160,7 @@ def test_photographs_that_are_in_two_splits_to_the_byte_are_in_every_report(tmp_
 
 
 def test_a_run_refuses_photographs_that_it_is_tested_on(animals, synthetic_dir):
-    training = data.Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
+    training = Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
     run_data.check_unseen(training, {"test": animals})
     with pytest.raises(ValueError, match=r"photographs of test are trained on, such as \w+\.jpg"):
         run_data.check_unseen(training, {"test": training})

@@ -56,7 +56,7 @@ def test_few_species_are_shown_for_as_many_images_as_the_whole_split_has(config,
     if config.data.labels_per_species:
         chosen = subsets.few_labels(training, images=config.data.labels_per_species, seed=0)
         training = training.of_images({*chosen["labelled"]})
-    whole = data.Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
+    whole = Animals.open("ap10k/split1", "train", data_dir=synthetic_dir)
     passes = run_data.passes_per_epoch(config, training)
     if config.epochs_of_whole_split:
         assert passes * images_of(training) == pytest.approx(images_of(whole))

@@ -9,7 +9,16 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from ap10k_jax import checkpoint, evaluate, models, run, run_log, settings, train, train_loop
+from ap10k_jax import (
+    checkpoint,
+    inference,
+    models,
+    run,
+    run_log,
+    settings,
+    train,
+    train_loop,
+)
 from ap10k_jax import optimizer as optimizers
 from ap10k_jax.configs import base, cdtl
 from ap10k_jax.runtime import sharding

@@ -18,11 +18,6 @@ from ap10k_jax.data.patches import Patches
 from ap10k_jax.runtime import memory
 
 INPUTS = ("auto", "stream", "decoded", "device")
-# Values of earlier versions, with the way out.
-REMOVED = {
-    "cache": "this choice was removed; use decoded for the reference's crops, or device to cut "
-    "softer crops from the same small pictures in the accelerator's memory"
-}
 SHARE = 0.5  # of the host's memory, and of the free disk, that `auto` lets photographs take
 
 

@@ -22,7 +22,7 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from ap10k_jax import metrics, run_data, run_directory
-from ap10k_jax.data import animals as data
+from ap10k_jax.data.animals import Animals, open_builder
 from ap10k_jax.report import document
 from ap10k_jax.reproduce import plan, tables
 from tfds_ap10k import hashes

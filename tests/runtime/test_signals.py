@@ -13,7 +13,7 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from ap10k_jax import checkpoint, run, run_log, train, train_loop
-from ap10k_jax.data import animals as data
+from ap10k_jax.data import batches
 from ap10k_jax.reproduce import __main__ as reproduce
 from ap10k_jax.reproduce import plan, tables
 from ap10k_jax.runtime import signals
