@@ -35,7 +35,7 @@ class Finding(NamedTuple):
 
 
 def check(coco: Mapping) -> list[Finding]:
-    """What the rules find in a validated COCO dict: by rule, the strangest first."""
+    """Apply all rules to a validated COCO dict: findings by rule, the strangest first."""
     if not coco["annotations"]:
         return []
     animals = rules.arrays(coco)

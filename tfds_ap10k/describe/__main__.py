@@ -92,9 +92,9 @@ def main() -> int:
 def gather(
     paths: Sequence[Path], *, split: int = 1
 ) -> tuple[list[Part], list[annotations.Problem]]:
-    """What the paths hold, every photograph once, and the problems of records that are left out.
+    """Read what the paths hold, each photograph once, and the problems of omitted records.
 
-    Raises NothingToDescribe if there is nothing sound at all.
+    Raises NothingToDescribe where no record is valid.
     """
     parts, problems = [], []
     for path in paths:
