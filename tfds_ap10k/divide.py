@@ -15,24 +15,13 @@ makes a data set DIR/few5 of its own, with fewer photographs in train and the sa
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tfds_ap10k import annotations, dedup, splits
 
 SPLITS = (1, 2, 3)
 LAYOUTS = {"ap10k": "ap10k-{part}-split{split}.json", "own": "{part}.json"}
-
-
-def join(cocos: Iterable[Mapping]) -> dict:
-    """COCO dicts of different photographs as one."""
-    cocos = list(cocos)
-    categories = {category["id"]: category for coco in cocos for category in coco["categories"]}
-    return {
-        "images": [image for coco in cocos for image in coco["images"]],
-        "annotations": [animal for coco in cocos for animal in coco["annotations"]],
-        "categories": [categories[i] for i in sorted(categories)],
-    }
 
 
 def decided(coco: Mapping, decisions: Sequence[dedup.Decision]) -> tuple[dict, dict[str, int]]:
@@ -77,7 +66,8 @@ def main() -> int:
         parser.error("--seed must be at least 0 and --few at least 1")
     try:
         contents, _ = annotations.read({str(path): path for path in flags.annotations})
-        coco, groups = join(contents.values()), None
+        coco, groups = splits.join(contents.values()), None
+        coco["categories"].sort(key=lambda category: category["id"])
         if flags.groups:
             before = len(coco["images"])
             coco, groups = decided(coco, dedup.read(flags.groups))

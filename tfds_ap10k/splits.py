@@ -5,7 +5,7 @@ on it. `python -m tfds_ap10k.divide` does it to files.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -117,6 +117,18 @@ def with_images(coco: Mapping, ids: set[int]) -> dict:
         "images": [image for image in coco["images"] if image["id"] in ids],
         "annotations": [animal for animal in coco["annotations"] if animal["image_id"] in ids],
         "categories": coco["categories"],
+    }
+
+
+def join(cocos: Iterable[Mapping]) -> dict:
+    """Join COCO dicts of disjoint photographs into one, with the categories of all of them."""
+    cocos, categories = list(cocos), {}
+    for category in (category for coco in cocos for category in coco["categories"]):
+        categories.setdefault(category["id"], category)
+    return {
+        "images": [image for coco in cocos for image in coco["images"]],
+        "annotations": [animal for coco in cocos for animal in coco["annotations"]],
+        "categories": list(categories.values()),
     }
 
 

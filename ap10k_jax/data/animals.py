@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 
 import tfds_ap10k  # noqa: F401  registers the builders
 from ap10k_jax import keypoints, transforms
+from tfds_ap10k import splits
 
 SPLITS = ("train", "validation", "test")
 
@@ -96,12 +97,10 @@ class Animals:
         prints = [metadata["fingerprints"][part] for part in wanted]
         # data sets built by earlier versions have no such digests
         digests = [metadata.get("photographs", {}).get(part, "") for part in wanted]
-        # SkipDecoding yields the encoded bytes: only photographs that are cropped get decoded.
-        decoders = {"image": tfds.decode.SkipDecoding()}
-        sources = [builder.as_data_source(part, decoders=decoders) for part in wanted]
+        sources = [open_records(builder, part) for part in wanted]
         return cls(
             sources[0] if len(sources) == 1 else JoinedRecords(sources),
-            parts[0] if len(parts) == 1 else join_annotations(parts),
+            parts[0] if len(parts) == 1 else splits.join(parts),
             fingerprint=prints[0] if len(prints) == 1 else _sha256(" ".join(prints)),
             photographs_sha256=" ".join(digests),
             species=species,
@@ -114,12 +113,7 @@ class Animals:
 
     def __getitem__(self, index: int) -> dict:
         position, annotation = self._index[index]
-        record = self._source[position]
-        if record["image_id"] != annotation["image_id"]:
-            raise ValueError(
-                f"record {position} holds photograph {record['image_id']}, the index says "
-                f"{annotation['image_id']}: build the data set anew"
-            )
+        record = read_record(self._source, position, annotation["image_id"])
         file_name = self.image(index)["file_name"]
         return {"bytes": record["image"], "file_name": file_name, **self.labels(index)}
 
@@ -188,6 +182,23 @@ def open_builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBui
     return tfds.builder(name, data_dir=data_dir and Path(data_dir).expanduser())
 
 
+def open_records(builder: tfds.core.DatasetBuilder, split: str) -> Sequence[dict]:
+    """Open the records of a split; their photographs stay encoded."""
+    # Only photographs that are cropped get decoded, and by ap10k_jax.transforms.
+    return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+
+
+def read_record(records: Sequence[dict], position: int, image_id: int) -> dict:
+    """Read a record. Raises ValueError where it is not the one of this image."""
+    record = records[position]
+    if record["image_id"] != image_id:
+        raise ValueError(
+            f"record {position} holds photograph {record['image_id']}, the index says "
+            f"{image_id}: build the data set anew"
+        )
+    return record
+
+
 def read_annotations(builder: tfds.core.DatasetBuilder, neck: str = "throat") -> dict[str, dict]:
     """Read the COCO dict of every split, train first; Animal-Pose gets AP-10K's joints.
 
@@ -224,12 +235,6 @@ class JoinedRecords(Sequence):
     def __getitem__(self, index: int) -> dict:
         part = int(np.searchsorted(self._ends, index, side="right"))
         return self._sources[part][index - (self._ends[part - 1] if part else 0)]
-
-
-def join_annotations(parts: Sequence[dict]) -> dict:
-    """Join COCO dicts of disjoint images into one."""
-    lists = {name: [x for part in parts for x in part[name]] for name in ("images", "annotations")}
-    return {**parts[0], **lists}
 
 
 def _sha256(text: str) -> str:

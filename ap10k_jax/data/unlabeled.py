@@ -19,11 +19,10 @@ from pathlib import Path
 import cv2
 import grain
 import numpy as np
-import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
 from ap10k_jax import box_files, images, keypoints, transforms
-from ap10k_jax.data.animals import JoinedRecords, open_builder
+from ap10k_jax.data.animals import JoinedRecords, open_builder, open_records, read_record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,9 +89,8 @@ class Photographs(Sequence):
         coco = builder.info.metadata["annotations"].get("unlabeled")
         if coco is None:
             return None
-        decoders = {"image": tfds.decode.SkipDecoding()}
         return cls(
-            builder.as_data_source("unlabeled", decoders=decoders),
+            open_records(builder, "unlabeled"),
             coco["images"],
             fingerprint=builder.info.metadata["fingerprints"]["unlabeled"],
             num_keypoints=num_keypoints,
@@ -104,12 +102,8 @@ class Photographs(Sequence):
 
     def __getitem__(self, index: int) -> dict:
         position, box = self._index[index]
-        image, record = self._images[position], self._source[position]
-        if record["image_id"] != image["id"]:
-            raise ValueError(
-                f"record {position} holds photograph {record['image_id']}, the index says "
-                f"{image['id']}: build the data set anew"
-            )
+        image = self._images[position]
+        record = read_record(self._source, position, image["id"])
         size = image["width"], image["height"]
         xywh = np.array([0, 0, *size], np.float32)
         if box is not None:
