@@ -1,4 +1,4 @@
-"""Write the annotation files of train, val and test, three times, and of tasks with less of them.
+"""Write annotation files of train, val and test, three times, and of tasks with fewer images.
 
     python -m tfds_ap10k.divide ANNOTATIONS.json --out=DIR --groups=decisions.csv
     python -m tfds_ap10k.divide ANNOTATIONS.json --out=DIR --leave_out=Felidae --few=5 --few=25
@@ -25,9 +25,9 @@ LAYOUTS = {"ap10k": "ap10k-{part}-split{split}.json", "own": "{part}.json"}
 
 
 def decided(coco: Mapping, decisions: Sequence[dedup.Decision]) -> tuple[dict, dict[str, int]]:
-    """The COCO dict without the photographs that were dropped, and the groups of its file names.
+    """Drop photographs from a COCO dict by the decisions; also returns the groups by file name.
 
-    A decision may name a longer path than the record does: `data/1.jpg` is `1.jpg`.
+    A decision may name a longer path than the record does: `data/1.jpg` means `1.jpg`.
     """
     of_file = {decision.file: decision for decision in decisions}
     groups, dropped = {}, set()
@@ -90,7 +90,7 @@ def main() -> int:
 
 
 def write(folder: Path, dataset: str, split: int, parts: Mapping[str, dict]) -> None:
-    """The three files of a split in the layout of the data set. Raises FileExistsError."""
+    """Write the three files of a split in the layout of the data set. Raises FileExistsError."""
     (folder / "annotations").mkdir(parents=True, exist_ok=True)
     for part, coco in parts.items():
         name = LAYOUTS[dataset].format(part=part, split=split)

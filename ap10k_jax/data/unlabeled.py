@@ -57,9 +57,9 @@ class Photographs(Sequence):
         *,
         fingerprint: str,
         num_keypoints: int,
-        found: box_files.BoxFile | None = None,
+        detections: box_files.BoxFile | None = None,
     ):
-        """Make the source; without a box file, `found`, the whole photograph is the box."""
+        """Make the source; without `detections` the whole photograph is the box."""
         self._source, self._images, self.fingerprint = source, images, fingerprint
         self.unlabeled = 0  # animals left out because no keypoint is labelled: none here
         self.crowds = 0  # box_files.read leaves crowds out
@@ -67,10 +67,10 @@ class Photographs(Sequence):
         self.left_out = {"not in the box file": 0, "without a box": 0}
         self._index: list[tuple[int, box_files.Box | None]] = []
         for position, image in enumerate(images):
-            if found is None:
+            if detections is None:
                 self._index.append((position, None))
                 continue
-            of_image = found.boxes(image["file_name"])
+            of_image = detections.boxes(image["file_name"])
             if not of_image:
                 self.left_out["not in the box file" if of_image is None else "without a box"] += 1
             self._index += [(position, box) for box in of_image or ()]
@@ -94,7 +94,7 @@ class Photographs(Sequence):
             coco["images"],
             fingerprint=builder.info.metadata["fingerprints"]["unlabeled"],
             num_keypoints=num_keypoints,
-            found=box_files.read(Path(box_file).expanduser()) if box_file else None,
+            detections=box_files.read(Path(box_file).expanduser()) if box_file else None,
         )
 
     def __len__(self) -> int:
