@@ -16,7 +16,7 @@ import own_joints
 import pytest
 
 from ap10k_jax import keypoints
-from tfds_ap10k import annotations, divide, hashes, splits
+from tfds_ap10k import annotations, hashes, splits
 from tfds_ap10k.exchange import cvat, label_studio
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +41,7 @@ def write_tables(folder: Path, drawn: Path) -> dict:
     """photos/ and the guide's two tables; what an annotator would find in the photographs."""
     own = own_joints.write(drawn, folder / "truth", own_joints.NINE)
     parts = [json.loads((own / f"annotations/{part}.json").read_text()) for part in splits.PARTS]
-    truth = divide.join(parts)
+    truth = splits.join(parts)
     shutil.copytree(own / "images", folder / "photos")
     kinds = {category["id"]: category for category in truth["categories"]}
     species = splits.species_of_images(truth)

@@ -1,7 +1,8 @@
-"""Read COCO-style keypoint files, one for each split, and find everything wrong with them at once.
+"""Read COCO-style keypoint files, one for each split, and list everything that is wrong with them.
 
-What would break or bend training or the metric is a problem, and any problem refuses the data.
-What is odd but harmless (a species nobody photographed) is counted in a report. Records look like
+A problem is a fault that would break or distort training or the metric; any problem refuses the
+data. What is odd but harmless, such as a species without photographs, is counted in a report.
+Records look like
 
     {"id": 371, "file_name": "000000000371.jpg", "width": 1024, "height": 768, "background": 2}
     {"id": 441, "image_id": 371, "category_id": 1, "bbox": [255, 209, 483, 387], "area": 186921,
@@ -10,7 +11,7 @@ What is odd but harmless (a species nobody photographed) is counted in a report.
      "skeleton": [[1, 2], ...]}
 
 Boxes are xywh, keypoints x, y, visibility; both in pixels of the stored image. The files are not
-trusted: every value is looked at before it is used, and error texts quote them shortened.
+trusted: every value is checked before it is used, and error texts quote it shortened.
 """
 
 import json
@@ -67,12 +68,12 @@ def read(
     select: Callable[[str, Json], Json] | None = None,
     progress: Callable[[Sequence[dict]], Iterable[dict]] = iter,
 ) -> tuple[dict[str, dict], dict]:
-    """The COCO dict of every split, in the file's order, and the report of oddities.
+    """Read the COCO dict of every split, in the file's order, and the report of oddities.
 
-    `files` maps split names to annotation files. Photographs are looked at when `folder` has
-    them. `keypoint_names` and `categories` (id to name and supercategory) say what the files must
-    declare; without them their own first category speaks for the rest. `select` gets a split and
-    what its file holds, unchecked, and returns the part of it to use. Raises AnnotationError.
+    `files` maps split names to annotation files. Photographs are checked if `folder` is given.
+    `keypoint_names` and `categories` (id to name and supercategory) say what the files must
+    declare; without them the first category of a file decides. `select` gets a split and the
+    unchecked content of its file, and returns the part to use. Raises AnnotationError.
     """
     problems, splits = [], {}
     for split, path in files.items():
@@ -108,7 +109,7 @@ def check(
     keypoint_names: Sequence[str] | None = None,
     categories: Mapping[int, tuple[str, str]] | None = None,
 ) -> tuple[dict, list[Problem]]:
-    """The records of one file that are sound, with their known fields, and all its problems."""
+    """Check one file: its valid records, with known fields only, and all its problems."""
     problems = []
     tables = {"images": [], "annotations": [], "categories": []}
     if not isinstance(content, dict):
@@ -165,7 +166,7 @@ def check(
 
 
 def parse(path: sources.Root) -> tuple[Json, list[Problem]]:
-    """What a JSON file holds, or the reason why nothing can be read from it."""
+    """Parse a JSON file: its content, or the reason why it cannot be read."""
     try:
         data = sources.read(path, max_bytes=MAX_FILE_BYTES)
         # A list takes 2 bytes in the file and 60 in memory, and zip presses a thousand into 3.
@@ -191,7 +192,7 @@ def _declared_names(categories: Json) -> Sequence[str]:
 
 
 def _check_disjoint(splits: Mapping[str, dict], files: Mapping[str, str]) -> Iterator[Problem]:
-    """Test images among the training images would make every number worthless."""
+    """Check that no image is in two splits: tested on training images, numbers mean nothing."""
     for field in ("id", "file_name"):
         home = {}
         for split, coco in splits.items():
@@ -206,7 +207,7 @@ def _check_disjoint(splits: Mapping[str, dict], files: Mapping[str, str]) -> Ite
 def _check_categories_agree(
     splits: Mapping[str, dict], files: Mapping[str, str]
 ) -> Iterator[Problem]:
-    """What is learned as one species must not be measured as another."""
+    """Check that an id means the same species in training and in test."""
     first = {}
     for split, coco in splits.items():
         for category in coco["categories"]:
@@ -223,9 +224,9 @@ def _check_photograph(
     seen: dict[str, int | list],
     known: dict[str, tuple[str, str]],
 ) -> tuple[str, str] | None:
-    """What is wrong with the photograph of an image record, as (field, text).
+    """Check the photograph of an image record; returns a problem as (field, text), or None.
 
-    `known` maps the SHA-256 of photographs to the split and the name that they were seen under.
+    `known` maps the SHA-256 of each photograph seen so far to its split and name.
     """
     name = show(image["file_name"])
     try:

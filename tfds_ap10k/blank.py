@@ -31,7 +31,7 @@ SPECIES_COLUMNS, JOINT_COLUMNS = ("file", "species"), ("joint",)
 
 
 class TableError(ValueError):
-    """What is wrong with a table, all of it, as far as it can be listed."""
+    """Raised where a table cannot be used; the text lists its problems."""
 
     def __init__(self, file: Path, problems: Sequence[str]):
         more = len(problems) - annotations.MAX_LISTED
@@ -40,7 +40,7 @@ class TableError(ValueError):
 
 
 def read_species(path: Path) -> dict[str, tuple[str, str]]:
-    """Species and family of every file, in the table's order. Raises TableError."""
+    """Read species and family of every file, in the table's order. Raises TableError."""
     problems, found, families = [], {}, {}
     for where, row in _rows(path, SPECIES_COLUMNS):
         name, species, family = (row.get(key, "") for key in ("file", "species", "family"))
@@ -60,7 +60,7 @@ def read_species(path: Path) -> dict[str, tuple[str, str]]:
 
 
 def read_joints(path: Path) -> dict:
-    """What the joints' table says, as a category of a COCO file declares it. Raises TableError."""
+    """Read the joints' table as the declaration of a COCO category. Raises TableError."""
     rows = list(_rows(path, JOINT_COLUMNS))
     names = [row["joint"] for _, row in rows]
     problems, limbs = [], []
@@ -104,7 +104,7 @@ def blank(
     joints: Mapping,
     found: box_files.BoxFile | None = None,
 ) -> tuple[dict, list[str]]:
-    """The COCO dict of these photographs, and what cannot be used of it."""
+    """Make the COCO dict of these photographs, and list the problems."""
     categories = {}
     for name, family in species.values():
         category = {"id": len(categories) + 1, "name": name, "supercategory": family}

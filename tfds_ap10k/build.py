@@ -40,12 +40,12 @@ def build(
     dataset: str = "ap10k",
     overwrite: bool = False,
 ) -> KeypointBuilder:
-    """The builder of a data set that is there: found built, or built now from `manual_dir`.
+    """Build a data set from `manual_dir`, unless it is built already, and return its builder.
 
     `data_dir` defaults to TFDS's own, ~/tensorflow_datasets; `dataset` is one of DATASETS. An
-    interrupted build leaves nothing that could be taken for a whole one; two processes that want
-    the same one build it once. Raises sources.DataNotFound, annotations.AnnotationError or
-    disk.DiskError, and after the first two what was built before is still there.
+    interrupted build is never taken for a complete one, and two processes that ask for the same
+    data set build it once. Raises sources.DataNotFound, annotations.AnnotationError or
+    files.DiskError; after the first two an earlier build is still intact.
     """
     make = DATASETS[dataset]
     data_dir = Path(data_dir).expanduser() if data_dir else None
@@ -57,7 +57,7 @@ def build(
         raise sources.DataNotFound(f"No folder with the data was named.\n\n{instructions}")
     root = sources.find(manual_dir, make.LAYOUT)
     if built is not None:
-        built.read(root)  # raises while the old data set can still be kept
+        built.read(root)  # raises before the old data set is deleted
     builder = make.from_folder(config, root, data_dir)
     folder = Path(builder.data_path).parents[2]  # of FOLDER/ap10k/split1/1.0.0
     full = "make room and build again; nothing of it was kept"
@@ -71,7 +71,7 @@ def build(
 
 
 def _build(make: Callable[[], KeypointBuilder], manual_dir: str | Path) -> KeypointBuilder:
-    """Build, whatever is there already: no other process is at it."""
+    """Build, replacing an earlier build; the caller holds the lock."""
     builder = make()
     place = Path(builder.data_path)
     for killed in place.parent.glob(f"incomplete.*_{place.name}"):  # as TFDS calls them
@@ -89,11 +89,6 @@ def _build(make: Callable[[], KeypointBuilder], manual_dir: str | Path) -> Keypo
     finally:
         tfds.enable_progress_bar()
     return builder
-
-
-def is_built(builder: KeypointBuilder) -> bool:
-    """Whether the data set is there, whole: TFDS renames a build to its place when it is done."""
-    return builder.info.initialized
 
 
 def choose(dataset: str, config: str | None, manual_dir: Path | None) -> tuple[str, ...]:

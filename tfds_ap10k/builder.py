@@ -1,7 +1,7 @@
-"""What the TFDS builders of keypoint data sets have in common.
+"""The base class of the TFDS builders of keypoint data sets.
 
-The order of the annotation file is kept, the files are array_record, and the metadata hold the
-annotations; a builder adds where its data lie and what they mean.
+It keeps the order of the annotation file, writes array_record files, and stores the annotations in
+the metadata. A builder adds where its data lie and what they mean.
 """
 
 import abc
@@ -17,40 +17,40 @@ from tfds_ap10k import records, sources, unlabeled
 
 
 class KeypointBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """One record a photograph; see `records.features` for what is in it.
+    """A data set with one record for each photograph; `records.features` says what it holds.
 
-    Shard based, because that keeps the order of the annotation file. The usual generator based
-    builder sorts, and for a split of more than 1 GB (as AP-10K's train is) it needs TensorFlow to
-    do so.
+    It is shard based to keep the order of the annotation file. The usual generator-based builder
+    sorts the records, and needs TensorFlow to do so for splits of more than 1 GB, such as AP-10K's
+    train.
     """
 
     LAYOUT: ClassVar[sources.Layout]
 
     def __init__(self, *, file_format: str | None = None, **kwargs):
         super().__init__(file_format=file_format, **kwargs)
-        # TFDS defaults to tfrecord, which cannot be read without TensorFlow, nor in any order.
+        # TFDS defaults to tfrecord, which needs TensorFlow and allows no random access.
         if file_format is None and not self.info.initialized:
             self.info.set_file_format("array_record", override=True)
 
     @classmethod
     def open(cls, config: str, data_dir: Path | None) -> Self | None:
-        """The builder of a data set that is there, whole; None where it has not been built.
+        """The builder of a complete data set; None where it has not been built.
 
-        TFDS renames a build to its place when it is done.
+        TFDS moves a build to its final place only when it is complete.
         """
         builder = cls(config=config, data_dir=data_dir)
         return builder if builder.info.initialized else None
 
     @classmethod
     def from_folder(cls, config: str, root: sources.Root, data_dir: Path | None) -> Self:
-        """A builder that can build the data set that `root` holds."""
+        """A builder for the data set in `root`."""
         return cls(config=config, data_dir=data_dir)
 
     @abc.abstractmethod
     def read(self, root: sources.Root) -> tuple[dict[str, dict], dict]:
-        """The validated annotations of every TFDS split, and the report of oddities.
+        """Read and validate the annotations of every TFDS split; returns the oddities too.
 
-        Looks at every photograph. Raises annotations.AnnotationError; writes nothing.
+        Checks every photograph. Raises annotations.AnnotationError; writes nothing.
         """
 
     @abc.abstractmethod
@@ -88,5 +88,5 @@ class KeypointBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
 
 def checking(images: Sequence) -> Iterable:
-    """The images, with a progress bar while their photographs are looked at."""
+    """The images, with a progress bar while their photographs are checked."""
     return tqdm.tqdm(images, "checking", unit=" photographs")

@@ -1,10 +1,11 @@
-"""Cross-check keypoint annotations: what a second person should look at, and pictures of it.
+"""Find keypoint annotations that a second person should review, and draw them.
 
     python -m tfds_ap10k.checks ANNOTATIONS.json --report=findings.csv
     python -m tfds_ap10k.checks ANNOTATIONS.json --images=PHOTOGRAPHS --sheet=findings.png
 
-`annotations` refuses what no program could use; the rules of `rules` find what a program can use
-and a person would not have meant. They are reasons to look, not mistakes.
+`annotations` refuses data that no program can use. The rules of `rules` find values that a program
+can use but a person probably did not intend. A finding is a reason to look, not a proof of a
+mistake.
 """
 
 import argparse
@@ -35,7 +36,7 @@ class Finding(NamedTuple):
 
 
 def check(coco: Mapping) -> list[Finding]:
-    """What the rules find in a validated COCO dict: by rule, the strangest first."""
+    """Apply all rules to a validated COCO dict: findings by rule, the strangest first."""
     if not coco["annotations"]:
         return []
     animals = rules.arrays(coco)
@@ -56,8 +57,9 @@ def check(coco: Mapping) -> list[Finding]:
 def draw(
     coco: Mapping, findings: Sequence[Finding], folder: sources.Root, per_rule: int, columns: int
 ) -> np.ndarray | None:
-    """A sheet with the strangest findings of every rule, as many photographs as are there; None if
-    there are none. The joints that a finding is about are ringed.
+    """Draw a sheet with the strangest findings of every rule, their joints ringed.
+
+    Findings whose photograph is missing are left out; None if there are no others.
     """
     joints = keypoints.of_annotations(coco)
     animals = {animal["id"]: animal for animal in coco["annotations"]}
@@ -150,7 +152,7 @@ def main() -> int:
 
 
 def text(findings: Sequence[Finding], animals: int) -> str:
-    """Counts of findings, and of animals that they are about, for a reader."""
+    """A readable summary: counts of findings and of the animals they concern."""
     lines = [f"{'rule':20}{'findings':>9}{'animals':>9}  of {animals:,}"]
     for name in rules.RULES:
         found = [finding for finding in findings if finding.rule == name]

@@ -34,7 +34,7 @@ ROWS, COLUMNS = 20, 6  # groups and photographs of a group on a sheet
 
 
 class Decision(NamedTuple):
-    """A line of the decisions file; `file` is relative to the folder if there is only one."""
+    """A line of the decisions file; with a single folder, `file` is relative to it."""
 
     group: int
     file: str
@@ -52,15 +52,15 @@ class Match(NamedTuple):
 
 
 class DecisionError(ValueError):
-    """A decisions file that cannot be acted on; the text says where and why."""
+    """Raised where a decisions file cannot be used; the text says where and why."""
 
 
 def between(
     first: Path, second: Path, *, cache: Path | None = None, max_bits: int = hashes.MAX_BITS
 ) -> list[Match]:
-    """The photographs that two folders share: the leakage check of a test across data sets.
+    """Find the photographs that two folders share, which a test across data sets must not have.
 
-    Unreadable photographs are passed over.
+    Unreadable photographs are skipped.
     """
     left, right = (
         hashes.fingerprints(hashes.find_photographs(folder), cache)[0] for folder in (first, second)
@@ -82,7 +82,7 @@ def group(pairs: Iterable[hashes.Pair], count: int) -> list[list[int]]:
 
     def root(i: int) -> int:
         while parent[i] != i:
-            parent[i] = parent[parent[i]]  # halve the way for those who come after
+            parent[i] = parent[parent[i]]  # path halving
             i = parent[i]
         return i
 
@@ -101,8 +101,9 @@ def propose(
     found: hashes.Fingerprints,
     names: Sequence[str],
 ) -> list[Decision]:
-    """Keep the photograph of the most pixels of every group, the first of equals; drop the others.
-    The kept one comes first.
+    """Propose to keep the largest photograph of every group and to drop the others.
+
+    The first of equally large ones is kept. It comes first in the result.
     """
     nearest = {}
     for pair in pairs:
@@ -125,7 +126,7 @@ def propose(
 
 
 def write(path: Path, decisions: Iterable[Decision]) -> None:
-    """The decisions as CSV, one a line. Raises FileExistsError: somebody may have edited it."""
+    """Write a CSV line for each decision. Raises FileExistsError: the file may have been edited."""
     with path.open("x", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(FIELDS)
@@ -133,7 +134,7 @@ def write(path: Path, decisions: Iterable[Decision]) -> None:
 
 
 def read(path: Path) -> list[Decision]:
-    """The decisions in a file, which people edit: everything is checked. Raises DecisionError."""
+    """Read and check a file of decisions, which people edit. Raises DecisionError."""
     try:
         return _read(path)
     except DecisionError:
@@ -168,7 +169,7 @@ def _read(path: Path) -> list[Decision]:
 
 
 def draw(decisions: Sequence[Decision], folder: Mapping[str, Path], out: Path) -> list[Path]:
-    """Sheets with a row for every group, green what is to be kept and red what is to be dropped."""
+    """Draw sheets with a row for every group: green to keep, red to drop; returns their paths."""
     rows = defaultdict(list)
     for decision in decisions:
         rows[decision.group].append(decision)

@@ -1,4 +1,4 @@
-"""Write the annotation files of train, val and test, three times, and of tasks with less of them.
+"""Write annotation files of train, val and test, three times, and of tasks with fewer images.
 
     python -m tfds_ap10k.divide ANNOTATIONS.json --out=DIR --groups=decisions.csv
     python -m tfds_ap10k.divide ANNOTATIONS.json --out=DIR --leave_out=Felidae --few=5 --few=25
@@ -15,7 +15,7 @@ makes a data set DIR/few5 of its own, with fewer photographs in train and the sa
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tfds_ap10k import annotations, dedup, splits
@@ -24,21 +24,10 @@ SPLITS = (1, 2, 3)
 LAYOUTS = {"ap10k": "ap10k-{part}-split{split}.json", "own": "{part}.json"}
 
 
-def join(cocos: Iterable[Mapping]) -> dict:
-    """COCO dicts of different photographs as one."""
-    cocos = list(cocos)
-    categories = {category["id"]: category for coco in cocos for category in coco["categories"]}
-    return {
-        "images": [image for coco in cocos for image in coco["images"]],
-        "annotations": [animal for coco in cocos for animal in coco["annotations"]],
-        "categories": [categories[i] for i in sorted(categories)],
-    }
-
-
 def decided(coco: Mapping, decisions: Sequence[dedup.Decision]) -> tuple[dict, dict[str, int]]:
-    """The COCO dict without the photographs that were dropped, and the groups of its file names.
+    """Drop photographs from a COCO dict by the decisions; also returns the groups by file name.
 
-    A decision may name a longer path than the record does: `data/1.jpg` is `1.jpg`.
+    A decision may name a longer path than the record does: `data/1.jpg` means `1.jpg`.
     """
     of_file = {decision.file: decision for decision in decisions}
     groups, dropped = {}, set()
@@ -77,7 +66,8 @@ def main() -> int:
         parser.error("--seed must be at least 0 and --few at least 1")
     try:
         contents, _ = annotations.read({str(path): path for path in flags.annotations})
-        coco, groups = join(contents.values()), None
+        coco, groups = splits.join(contents.values()), None
+        coco["categories"].sort(key=lambda category: category["id"])
         if flags.groups:
             before = len(coco["images"])
             coco, groups = decided(coco, dedup.read(flags.groups))
@@ -100,7 +90,7 @@ def main() -> int:
 
 
 def write(folder: Path, dataset: str, split: int, parts: Mapping[str, dict]) -> None:
-    """The three files of a split in the layout of the data set. Raises FileExistsError."""
+    """Write the three files of a split in the layout of the data set. Raises FileExistsError."""
     (folder / "annotations").mkdir(parents=True, exist_ok=True)
     for part, coco in parts.items():
         name = LAYOUTS[dataset].format(part=part, split=split)

@@ -1,6 +1,6 @@
-"""What is wrong with one record of an annotation file, as (field, text) pairs.
+"""Checks of one record of an annotation file; each finding is a (field, text) pair.
 
-Records come as JSON gave them, of any type and shape; the only thing known is that they are objects
+Records come from JSON and may have any type and shape. The only guarantee is that they are objects
 with an `id` that is a whole number.
 """
 

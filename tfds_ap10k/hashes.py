@@ -1,6 +1,6 @@
-"""Find photographs that are nearly the same: by average hash first, then by a closer look.
+"""Find photographs that are nearly the same, by average hash and then by correlation.
 
-Three steps, each stricter and each on what the one before left over:
+There are three steps, each stricter and each on the candidates of the one before:
 
 1. average hashes of 16 x 16 bits that differ in at most MAX_BITS, as AP-10K's authors searched,
    of photographs of about the same shape;
@@ -49,7 +49,7 @@ PAIRS = 4096  # whose grey values are compared at a time
 
 
 class Fingerprints(NamedTuple):
-    """Of n photographs, in the order of `files`."""
+    """Hashes, thumbnails and sizes of n photographs, in the order of `files`."""
 
     files: list[Path]
     hashes: UInt8[np.ndarray, "n 32"]
@@ -65,7 +65,7 @@ class Pair(NamedTuple):
 
 
 def limits() -> dict[str, float]:
-    """What a search's result depends on, besides the photographs."""
+    """The constants that a search's result depends on, besides the photographs."""
     names = ("FORMAT", "MAX_BITS", "MARGIN", "COARSE")
     names += ("MIN_SIMILARITY", "STEPS", "MAX_STRETCH", "MAX_ASPECT")
     return {name: globals()[name] for name in names}
@@ -109,10 +109,10 @@ def fingerprints(
     *,
     progress: Callable[[Sequence[Path]], Iterable[Path]] = iter,
 ) -> tuple[Fingerprints, list[tuple[Path, str]]]:
-    """Of every photograph that can be read; and those that cannot, with the reason.
+    """Fingerprints of all readable photographs, and the unreadable ones with the reason.
 
-    What the cache holds of a file whose size and time have not changed is not made again; it is
-    written as the work goes on, so an interrupted run goes on where it was.
+    A file whose size and time have not changed comes from the cache. The cache is written during
+    the work, so that an interrupted run continues where it was.
     """
     known = _Cache(cache)
     found, unreadable = [], []
@@ -143,7 +143,7 @@ def fingerprints(
 def together(
     files: Sequence[Path], made: Iterable[tuple[bytes, bytes, tuple[int, int]]]
 ) -> Fingerprints:
-    """What `fingerprint` made of each of the files, as arrays."""
+    """Collect the results of `fingerprint` in arrays."""
     rows = list(made)
     bits, pixels = (b"".join(row[part] for row in rows) for part in (0, 1))
     return Fingerprints(
@@ -236,7 +236,7 @@ def near(
 
 
 class View(NamedTuple):
-    """What the first two steps compare of n photographs, whole and without their margins."""
+    """Arrays that the first two steps compare: n photographs, whole and without their margins."""
 
     inner_hashes: UInt8[np.ndarray, "n 32"]
     whole: Float[np.ndarray, "n 256"]  # grey values with mean 0 and norm 1: products correlate
@@ -270,7 +270,7 @@ def reduced(
 def correlations(
     left: View, right: View, pairs: Int[np.ndarray, "p 3"]
 ) -> Float[np.ndarray, "p 3"]:
-    """Of whole with whole, of the first's inner part with the whole second, and the other way."""
+    """Correlations of each pair: whole with whole, inner part with whole, whole with inner part."""
 
     def of_part(start: int) -> Float[np.ndarray, "p 3"]:
         first, second = pairs[start : start + PAIRS, :2].T
@@ -278,7 +278,7 @@ def correlations(
         sides = (whole, other_whole), (left.inner[first], other_whole), (whole, right.inner[second])
         return np.stack([np.einsum("pi,pi->p", a, b) for a, b in sides], axis=1)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy leaves the lock alone in all of it
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy releases the GIL here
         rows = list(pool.map(of_part, range(0, len(pairs), PAIRS)))
     return np.concatenate(rows) if rows else np.zeros((0, 3), np.float32)
 
@@ -305,8 +305,10 @@ def similar_hashes(
 def similarity(
     first: UInt8[np.ndarray, "h w"], second: UInt8[np.ndarray, "h w"], likeness: Sequence[float]
 ) -> float:
-    """How well two thumbnails correlate once one has been moved onto the other; at least as well as
-    they do as they are. `likeness` is their row of `correlations`: it says which may be a part.
+    """Correlation of two thumbnails after one has been moved onto the other.
+
+    It is never less than their correlation unmoved. `likeness` is their row of `correlations`; it
+    says which of the two may be cut from the other.
     """
     pixels = np.stack([first, second]).reshape(2, -1).astype(np.float32)
     still = float(np.prod(_normalized(pixels), axis=0).sum())
@@ -320,8 +322,9 @@ def similarity(
 def _moved(
     target: UInt8[np.ndarray, "h w"], image: UInt8[np.ndarray, "h w"], margin: float
 ) -> float:
-    """The correlation of the target with the image when that is moved and stretched to fit,
-    beginning with the image's inner part.
+    """Correlation of the target with the image, which is moved and stretched to fit.
+
+    The fit starts from the image's inner part.
     """
     enough = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, STEPS, 1e-3)
     zoom = 1 - 2 * margin

@@ -1,4 +1,4 @@
-"""Count what is unusual in a data set but no reason to refuse it, so that nobody is surprised."""
+"""Count what is unusual in a data set but no reason to refuse it."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -7,9 +7,9 @@ from tfds_ap10k import taxonomy
 
 
 def count(splits: Mapping[str, dict]) -> dict:
-    """The oddities of validated COCO dicts, as JSON has them (keys are texts).
+    """Count the oddities of validated COCO dicts; all keys are strings, as in JSON.
 
-    Lists of names and, for backgrounds, a count for every value; plain counts for the rest.
+    Values are lists of names, a count for every value of backgrounds, and plain counts.
     """
     categories = {c["id"]: c for coco in splits.values() for c in coco["categories"]}
     families = {c.get("supercategory", c["name"]) for c in categories.values()}
@@ -77,7 +77,7 @@ def _keypoints_outside(keypoints: list[float], image: dict) -> int:
 
 
 def describe(report: Mapping) -> str:
-    """The report for a reader, one line for each oddity that occurs."""
+    """Describe the report, with a line for each oddity that occurs."""
     lines = []
     for name, value in report.items():
         if isinstance(value, Mapping) and value:

@@ -1,7 +1,7 @@
-"""Look at the bytes of a photograph: is it whole, can it be decoded, and how big is it?
+"""Checks of a photograph's bytes: whether it is complete and can be decoded, and its size.
 
-It is decoded at an eighth of its size, in about 3 ms a megapixel: what could not be decoded would
-otherwise end a training run, in the middle of an epoch.
+It is decoded at an eighth of its size, which takes about 3 ms for a megapixel. A photograph that
+cannot be decoded would otherwise end a training run in the middle of an epoch.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ _START_OF_IMAGE, _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xda", b"\xf
 
 
 class Photograph(NamedTuple):
-    """Stored size in pixels (EXIF rotation is ignored: annotations are in stored pixels)."""
+    """A photograph's stored size in pixels; EXIF rotation is ignored, as annotations ignore it."""
 
     width: int
     height: int
@@ -30,9 +30,9 @@ class Photograph(NamedTuple):
 
 
 def find(folder: sources.Root, name: str) -> Photograph:
-    """The photograph of this name in a folder, decoded once to see that it can be.
+    """Find and check the photograph of this name in a folder; it is decoded once.
 
-    Raises ValueError with the reason if there is none that can be used.
+    Raises ValueError with the reason where it cannot be used.
     """
     path = folder / name
     if sources.leads_outside(path, folder):
@@ -45,7 +45,7 @@ def find(folder: sources.Root, name: str) -> Photograph:
 
 
 def inspect(data: bytes) -> Photograph:
-    """What the file says of itself. Raises ValueError with the reason when it is unusable."""
+    """Read size and format from the header. Raises ValueError where the file cannot be used."""
     found = images.header(data)
     if found.format not in FORMATS:
         raise ValueError(f"a {found.format}, but only {', '.join(FORMATS)} can be used")
@@ -56,7 +56,7 @@ def inspect(data: bytes) -> Photograph:
 
 
 def _is_whole(jpeg: bytes) -> bool:
-    """Whether the picture ends: FF is escaped within picture data, so its end marker is unique."""
+    """True if the JPEG has its end marker, which is unique as FF is escaped in picture data."""
     end = jpeg.rfind(_END_OF_IMAGE)
     if end > jpeg.rfind(_START_OF_SCAN):
         return True

@@ -24,8 +24,10 @@ SHARD = 256  # photographs a file; about 90 MB of AP-10K
 def features(
     species: Sequence[str], families: Sequence[str], num_keypoints: int
 ) -> tfds.features.FeaturesDict:
-    """One record a photograph. Boxes are xywh and keypoints x, y, visibility, in pixels of the
-    stored image; a label of -1 stands for "no animal in this image".
+    """The features of a record, which describes one photograph.
+
+    Boxes are xywh and keypoints x, y, visibility, both in pixels of the stored image. A label of -1
+    means that there is no animal in the image.
     """
     return tfds.features.FeaturesDict(
         {
@@ -54,10 +56,10 @@ def features(
 def shards(
     coco: Mapping, folder: sources.Root, title: str, on_read: Callable[[str], None]
 ) -> list[Callable[[], Iterator[tuple[int, dict]]]]:
-    """For each file of a split a function that reads its photographs, with one progress bar
-    through all of them. TFDS holds one shard in memory at a time.
+    """Functions that read the photographs of each file of a split, with a shared progress bar.
 
-    `on_read` is given the sha256 of the photographs' bytes, one after the other, with the last.
+    TFDS holds one shard in memory at a time. After the last shard `on_read` gets the SHA-256 of the
+    concatenated bytes of all photographs.
     """
     images = coco["images"]
     digest = hashlib.sha256()  # of all shards: TFDS reads each once, in their order
@@ -80,7 +82,7 @@ def shards(
 def examples(
     coco: Mapping, folder: sources.Root, images: Iterable[Mapping]
 ) -> Iterator[tuple[int, dict]]:
-    """(id, record) for each of these images of a validated COCO dict, bytes as stored."""
+    """(id, record) of each of these images of a validated COCO dict, with its encoded bytes."""
     names = {category["id"]: category["name"] for category in coco["categories"]}
     families = {category["id"]: category["supercategory"] for category in coco["categories"]}
     animals = defaultdict(list)
@@ -88,8 +90,8 @@ def examples(
         animals[annotation["image_id"]].append(annotation)
     for image in images:
         present = animals[image["id"]]
-        # One species an image in the official files; elsewhere the most frequent, first one first.
-        # Without animals there is still a species where somebody has sorted the photographs.
+        # The official files have one species in an image; elsewhere the most frequent one counts,
+        # and the first of equals. Unlabelled photographs can have a species by their folder.
         species_id = splits.main_species(present) if present else image.get("category_id")
         yield (
             image["id"],
@@ -118,10 +120,10 @@ def examples(
 
 
 def metadata(contents: Mapping[str, dict], report: Mapping) -> dict:
-    """What a data set remembers of its annotation files: they themselves (the numbers as they
-    were, official category ids), a fingerprint for each, and the report of oddities.
+    """The metadata of a data set: annotations, their fingerprints, and the report of oddities.
 
-    "photographs" is filled in while these are read: see `shards`.
+    The annotations are those of the files, with their numbers and category ids. "photographs" is
+    filled in while the photographs are read, see `shards`.
     """
     return {
         "annotations": dict(contents),
@@ -132,6 +134,6 @@ def metadata(contents: Mapping[str, dict], report: Mapping) -> dict:
 
 
 def fingerprint(coco: Mapping) -> str:
-    """sha256 of the canonical JSON; equal for equal annotations, however they were laid out."""
+    """SHA-256 of the canonical JSON, which does not depend on the file's layout."""
     canonical = json.dumps(coco, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

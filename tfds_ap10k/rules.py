@@ -1,9 +1,9 @@
-"""Rules that find annotations which a person would not have meant; `checks` reports what they find.
+"""Rules that find annotations which a person probably did not intend; `checks` reports them.
 
-A finding is a reason to look, not a mistake: animals do cross their legs. Lengths are in parts of
-the square root of the box's area, so that they mean the same for near and far animals. A rule whose
-joints a data set does not have finds nothing. The limits were chosen on Animal-Pose's photographs;
-`benchmarks/RESULTS.md` says how many of the findings there are worth the look.
+A finding is a reason to look, not a proof of a mistake: animals do cross their legs. Lengths are
+relative to the square root of the box's area, so that near and far animals are comparable. A rule
+finds nothing where the data set lacks its joints. The limits were chosen on Animal-Pose's
+photographs; `benchmarks/RESULTS.md` says how many of the findings are worth a look.
 """
 
 from collections import defaultdict
@@ -52,7 +52,7 @@ def outside_box(animals: Animals) -> Found:
 
 
 def coincident(animals: Animals) -> Found:
-    """Two joints in nearly the same place; the value is their distance."""
+    """Two joints at nearly the same position; the value is their distance."""
     for a in range(len(animals.joints)):
         for b in range(a + 1, len(animals.joints)):
             apart = length(animals, a, b)
@@ -169,7 +169,7 @@ SMALLEST_FIRST = (coincident.__name__, box_too_large.__name__)
 
 
 def arrays(coco: Mapping) -> Animals:
-    """The annotations of a COCO dict, in its order."""
+    """The annotations of a COCO dict as arrays, in its order."""
     records = coco["annotations"]
     points = np.array([animal["keypoints"] for animal in records], float)
     points = points.reshape(len(records), -1, 3)
@@ -186,7 +186,7 @@ def arrays(coco: Mapping) -> Animals:
 
 
 def length(animals: Animals, a: int, b: int) -> Float[np.ndarray, " n"]:
-    """From joint to joint, in parts of the box's size; NaN if one of them is not labelled."""
+    """Distances between joints relative to the box's size; NaN where one is not labelled."""
     apart = np.linalg.norm(animals.points[:, a] - animals.points[:, b], axis=1) / animals.size
     return np.where(animals.labelled[:, a] & animals.labelled[:, b], apart, np.nan)
 

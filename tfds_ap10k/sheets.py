@@ -1,4 +1,4 @@
-"""Sheets of captioned pictures, for a person to look through."""
+"""Sheets of captioned pictures for review by a person."""
 
 from collections.abc import Sequence
 
@@ -20,8 +20,9 @@ def tile(
     size: tuple[int, int] = (240, 180),
     color: tuple[int, int, int] = WHITE,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture shrunk or grown to fit `size` (width, height), framed in a colour, with lines of
-    text below; all tiles of a size and a number of lines are equally large.
+    """Resize a picture to fit `size` (width, height), frame it, and add lines of text below.
+
+    Tiles of the same `size` and number of lines have the same shape.
     """
     zoom = min(size[0] / image.shape[1], size[1] / image.shape[0])
     fitted = (max(1, round(zoom * image.shape[1])), max(1, round(zoom * image.shape[0])))
@@ -43,7 +44,7 @@ def tile(
 
 
 def grid(rows: Sequence[Sequence[UInt8[np.ndarray, "h w 3"]]]) -> UInt8[np.ndarray, "H W 3"]:
-    """Equally large tiles in rows, which may differ in length."""
+    """Join tiles of one shape into a picture; rows may differ in length."""
     height, width = (side + GAP for side in rows[0][0].shape[:2])
     columns = max(len(row) for row in rows)
     sheet = np.full((len(rows) * height + GAP, columns * width + GAP, 3), WHITE, np.uint8)
@@ -55,5 +56,5 @@ def grid(rows: Sequence[Sequence[UInt8[np.ndarray, "h w 3"]]]) -> UInt8[np.ndarr
 
 
 def wrap(tiles: Sequence[np.ndarray], columns: int) -> list[Sequence[np.ndarray]]:
-    """Tiles as rows of so many columns."""
+    """Divide tiles into rows of so many columns."""
     return [tiles[i : i + columns] for i in range(0, len(tiles), columns)]

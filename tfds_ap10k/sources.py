@@ -1,5 +1,6 @@
-"""Find a data set in the folder a user names: unzipped, or as a zip file, which is read in place.
-Either way the result is a `Root`, a path with `/`, `read_bytes` and `is_file`.
+"""Find a data set in a folder: unzipped, or as a zip file, which is read in place.
+
+Both give a `Root`, a path with `/`, `read_bytes` and `is_file`.
 """
 
 import contextlib
@@ -30,7 +31,7 @@ and give --manual_dir=DEST, or run the quickstart, which does that by itself:
 
 
 class Layout(NamedTuple):
-    """How a data set looks where it has been put, and what to say when it is nowhere."""
+    """Layout of a data set's folder, and the instructions where it is not found."""
 
     title: str
     file: str  # a file it has, below its folder; `*` stands for anything
@@ -49,7 +50,7 @@ UNREADABLE = (OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZ
 
 
 class DataNotFound(FileNotFoundError):
-    """The data set is not where it was looked for; the text says what to do about it."""
+    """Raised where the data set is not found; the text says how to get it."""
 
 
 def find(manual_dir: str | Path, layout: Layout = AP10K) -> Root:
@@ -104,8 +105,9 @@ def find_in_zip(file: Path, layout: Layout = AP10K) -> zipfile.Path | None:
 
 
 def read(path: Root, *, max_bytes: int) -> bytes:
-    """The bytes of a regular file. Raises ValueError with the reason when there are none to read,
-    or more than `max_bytes` (a zip entry may unpack to much more than the zip's own size).
+    """Read a regular file. Raises ValueError with the reason where that fails.
+
+    More than `max_bytes` are refused: a zip entry can unpack to much more than the zip's own size.
     """
     try:
         if not path.is_file():
@@ -120,7 +122,7 @@ def read(path: Root, *, max_bytes: int) -> bytes:
 
 
 def leads_outside(path: Root, folder: Root) -> bool:
-    """Whether a path below `folder` is a link to something outside it. Zip files have no links."""
+    """True if a path below `folder` is a link out of it. Zip files have no links."""
     if isinstance(path, zipfile.Path):
         return False
     # os.path, because pathlib raises for links that go in a circle.

@@ -1,11 +1,11 @@
 """Divide photographs into train, val and test, 7:1:2 within every species, as AP-10K's authors did.
 
-The result follows from the seed, the ids and their species alone, and so does whatever is measured
-on it. `python -m tfds_ap10k.divide` does it to files.
+The result depends on the seed, the ids and their species alone. `python -m tfds_ap10k.divide`
+divides files.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -50,11 +50,11 @@ def divide(
 def divide_coco(
     coco: Mapping, seed: Sequence[int], groups: Mapping[str, int] | None = None
 ) -> dict[str, dict]:
-    """A validated COCO dict as three, for train, val and test; each keeps the order of the file.
+    """Divide a validated COCO dict into train, val and test; each keeps the order of the file.
 
-    Photographs are dealt out in the order of their ids, so a file in another order gives the same
-    splits. The animals of a photograph stay together; one without animals is a species of its own.
-    `groups` maps file names to groups of near-duplicates that stay together, too.
+    Photographs are divided in the order of their ids, so a file in another order gives the same
+    splits. The animals of a photograph stay together; photographs without animals count as one
+    species of their own. `groups` maps file names to groups of near-duplicates that stay together.
     """
     species = species_of_images(coco)
     ids = sorted(species)
@@ -68,10 +68,10 @@ def divide_coco(
 
 
 def leave_out(parts: Mapping[str, dict], name: str) -> dict[str, dict]:
-    """The parts without a species, or without all species of a family, in train and val.
+    """Remove a species, or all species of a family, from train and val.
 
-    Photographs that show it among others are left out, too. `test` stays whole, so that the species
-    that were seen are measured beside it. Raises KeyError if nothing is called that.
+    Photographs that show it among others are removed, too. `test` stays complete, so that species
+    seen in training are measured as well. Raises KeyError if there is no such species or family.
     """
     categories = [c for coco in parts.values() for c in coco["categories"]]
     held_out = {c["id"] for c in categories if name in (c["name"], c.get("supercategory"))}
@@ -86,10 +86,10 @@ def leave_out(parts: Mapping[str, dict], name: str) -> dict[str, dict]:
 
 
 def few_labels(coco: Mapping, images_per_species: int, seed: Sequence[int]) -> dict:
-    """The COCO dict with so many photographs of each species at most, chosen by lot.
+    """Select at random at most so many photographs of each species.
 
-    Fewer are always among the more: 5 of the 10, 10 of the 15. Photographs without animals are
-    left out.
+    A smaller selection is part of a larger one: the 5 are among the 10. Photographs without animals
+    are left out.
     """
     members = defaultdict(list)
     for image_id, species in sorted(species_of_images(coco).items()):
@@ -104,7 +104,7 @@ def few_labels(coco: Mapping, images_per_species: int, seed: Sequence[int]) -> d
 
 
 def species_of_images(coco: Mapping) -> dict[int, int | None]:
-    """The main species of every photograph by its id; None of one without animals."""
+    """The main species of every photograph by its id; None for one without animals."""
     animals = defaultdict(list)
     for animal in coco["annotations"]:
         animals[animal["image_id"]].append(animal)
@@ -112,11 +112,23 @@ def species_of_images(coco: Mapping) -> dict[int, int | None]:
 
 
 def with_images(coco: Mapping, ids: set[int]) -> dict:
-    """A COCO dict with these photographs only, and their animals, in the order of the file."""
+    """Select these photographs of a COCO dict and their animals, in the order of the file."""
     return {
         "images": [image for image in coco["images"] if image["id"] in ids],
         "annotations": [animal for animal in coco["annotations"] if animal["image_id"] in ids],
         "categories": coco["categories"],
+    }
+
+
+def join(cocos: Iterable[Mapping]) -> dict:
+    """Join COCO dicts of disjoint photographs into one, with the categories of all of them."""
+    cocos, categories = list(cocos), {}
+    for category in (category for coco in cocos for category in coco["categories"]):
+        categories.setdefault(category["id"], category)
+    return {
+        "images": [image for coco in cocos for image in coco["images"]],
+        "annotations": [animal for coco in cocos for animal in coco["annotations"]],
+        "categories": list(categories.values()),
     }
 
 

@@ -1,4 +1,4 @@
-"""The animals and backgrounds of AP-10K: 54 species in 23 families, eight kinds of place.
+"""The species, families and backgrounds of AP-10K: 54 species in 23 families, 8 backgrounds.
 
 Ids are those of the official annotation files, where a category is a species and its supercategory
 is the family. ClassLabels count from 0: the label of a species is its id - 1.
@@ -93,7 +93,7 @@ _BY_ID = {species.id: species for species in SPECIES}
 
 
 def family_of(name: str) -> str:
-    """The family of a species, `family_of("red fox")` being a KeyError and `"fox"` Canidae."""
+    """The family of a species: Canidae for "fox". Raises KeyError for a name that is unknown."""
     return _BY_NAME[name].family
 
 
@@ -115,5 +115,5 @@ def species_in(family: str) -> tuple[str, ...]:
 
 
 def background_name(value: int) -> str:
-    """The kind of place a `background` value stands for, "unknown" when undocumented."""
+    """The name of a `background` value; "unknown" where it is undocumented."""
     return BACKGROUNDS.get(value, UNKNOWN_BACKGROUND)

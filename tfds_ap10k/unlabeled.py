@@ -29,7 +29,7 @@ Categories = Mapping[int, tuple[str, str]]  # id: species and family
 
 
 class Listed(NamedTuple):
-    """Records of photographs that nobody has opened yet, what is wrong, and what is passed over."""
+    """Records of photographs, which are not opened yet, problems, and a count of ignored files."""
 
     images: list[dict]  # without `width` and `height` where folders are all there is
     problems: list[Problem]
@@ -42,7 +42,7 @@ def beside(
     categories: Categories,
     progress: Callable[[Sequence], Iterable] = iter,
 ) -> tuple[dict[str, dict], dict]:
-    """What `read` returns of the annotated splits, with the split `unlabeled` where there is one.
+    """Call `read` for the annotated splits and add the split `unlabeled` where there is one.
 
     Raises AnnotationError with the problems of both.
     """
@@ -62,12 +62,12 @@ def beside(
 
 
 def present(root: sources.Root) -> bool:
-    """Whether a data set has photographs without annotations."""
+    """True if a data set has photographs without annotations."""
     return (root / FILE).is_file() or (root / FOLDER).is_dir()
 
 
 def listed(root: sources.Root, categories: Categories) -> Listed:
-    """The photographs that the file or the folders name; none of them is opened."""
+    """List the photographs that the file or the folders name, without opening them."""
     if not (root / FILE).is_file():
         return _from_folders(root / FOLDER, categories)
     found = _from_file(root / FILE, categories)
@@ -77,7 +77,7 @@ def listed(root: sources.Root, categories: Categories) -> Listed:
 
 
 def count(images: Iterable[Mapping], categories: Categories) -> dict:
-    """Photographs by family and species, the largest first, and those of unknown species."""
+    """Count photographs by family and species, the largest first, and those of unknown species."""
     species = Counter(image.get("category_id") for image in images)
     unknown = species.pop(None, 0)
     families = {}
@@ -96,7 +96,7 @@ def count(images: Iterable[Mapping], categories: Categories) -> dict:
 def _read(
     root: sources.Root, categories: Categories, splits: Mapping[str, dict], progress: Callable
 ) -> tuple[list[dict], dict, list[Problem]]:
-    """The sound records, counts for the report, and problems; looks at every photograph."""
+    """Read the valid records, counts for the report, and problems; checks every photograph."""
     images, problems, ignored = listed(root, categories)
     from_file = (root / FILE).is_file()
     taken = {image["id"] for coco in splits.values() for image in coco["images"]}
@@ -209,7 +209,7 @@ def _flaws(image: dict, categories: Categories) -> flaws.Flaws:
 
 
 def _walk(folder: sources.Root, prefix: str = "") -> Iterator[str]:
-    """Paths below a folder, of files, in order; links to folders are not followed."""
+    """Paths of the files below a folder, in order; links to folders are not followed."""
     if not folder.is_dir():
         return
     for path in sorted(folder.iterdir(), key=lambda path: path.name):

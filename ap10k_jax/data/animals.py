@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 import tfds_ap10k  # noqa: F401  registers the builders
 from ap10k_jax import images, keypoints
 from ap10k_jax.augmentation import Augmentation, sample
+from tfds_ap10k import splits
 
 SPLITS = ("train", "validation", "test")
 
@@ -22,9 +23,10 @@ SPLITS = ("train", "validation", "test")
 class Animals:
     """The animals of a split in the order of its annotation file; a Grain source of examples.
 
-    An example holds the photograph's stored bytes, the box (xywh, image pixels), the keypoints
-    (k, 3) and the index. Animals without a labelled keypoint are left out, and so are crowds
-    (`iscrowd` 1), which are no single animal; `unlabeled` and `crowds` count them.
+    An example holds the photograph's encoded bytes, its file name, the box (xywh, image pixels),
+    the keypoints (k, 3: x, y in image pixels, visibility) and the index. Animals without a labelled
+    keypoint are left out and counted in `unlabeled`. Crowds (`iscrowd` 1), which are not single
+    animals, are left out and counted in `crowds`.
     """
 
     def __init__(
@@ -38,12 +40,11 @@ class Animals:
         images: Collection[int] | None = None,
         max_animals: int = 0,
     ):
-        """`source` gives the records in the order of the images of the COCO dict `annotations`.
+        """Make the source from records in the order of the images of the COCO dict `annotations`.
 
-        `fingerprint` is that of the annotations; `photographs_sha256` tells data sets apart whose
-        photographs alone differ.
-        `species` keeps these species, or families, only, `images` the animals of the images with
-        these ids, `max_animals` the first so many.
+        `fingerprint` is that of the annotations; `photographs_sha256` distinguishes data sets that
+        differ in their photographs only. `species` selects species or families by name, `images`
+        the images with these ids, `max_animals` the first so many of the animals that are left.
         """
         self._source = source
         self._coco = annotations
@@ -65,10 +66,10 @@ class Animals:
         self.crowds = len(self._crowds)
         self.unlabeled = len(chosen) - len(labeled) - self.crowds
         self._index = [(record_of[a["image_id"]], a) for a in labeled[: max_animals or None]]
-        # where each of these animals' photographs is among `images`, all of the split's
+        # position of each animal's photograph in `images`, which holds all of the split
         self.image_places = np.array([place for place, _ in self._index], int)
         place_of = {a["id"]: i for i, a in enumerate(annotations["annotations"])}
-        # where each of these animals is among all of the split's
+        # position of each animal among all annotations of the split
         self.places = np.array([place_of[a["id"]] for _, a in self._index], int)
         self.split_size = len(place_of)
 
@@ -84,9 +85,9 @@ class Animals:
         max_animals: int = 0,
         neck: str = "throat",
     ):
-        """Animals of a built data set; `split` is train, validation, test, or "all" that there are.
+        """Open a split of a built data set: train, validation, test, or "all" of them.
 
-        Those of Animal-Pose come with AP-10K's 17 joints; `neck` says which joint is the neck, see
+        Animal-Pose comes with AP-10K's 17 joints; `neck` says which of its joints is the neck, see
         keypoints.ANIMAL_POSE_NECKS. `keypoint_set` has the joints.
         """
         builder = open_builder(name, data_dir)
@@ -95,14 +96,12 @@ class Animals:
         parts = [contents[part] for part in wanted]
         metadata = builder.info.metadata
         prints = [metadata["fingerprints"][part] for part in wanted]
-        # a data set that was built before these were kept has none
+        # data sets built by earlier versions have no such digests
         digests = [metadata.get("photographs", {}).get(part, "") for part in wanted]
-        # SkipDecoding: the stored bytes come as they are, we decode only what we crop
-        decoders = {"image": tfds.decode.SkipDecoding()}
-        sources = [builder.as_data_source(part, decoders=decoders) for part in wanted]
+        sources = [open_records(builder, part) for part in wanted]
         return cls(
             sources[0] if len(sources) == 1 else JoinedRecords(sources),
-            parts[0] if len(parts) == 1 else join_annotations(parts),
+            parts[0] if len(parts) == 1 else splits.join(parts),
             fingerprint=prints[0] if len(prints) == 1 else _sha256(" ".join(prints)),
             photographs_sha256=" ".join(digests),
             species=species,
@@ -115,17 +114,12 @@ class Animals:
 
     def __getitem__(self, index: int) -> dict:
         position, annotation = self._index[index]
-        record = self._source[position]
-        if record["image_id"] != annotation["image_id"]:
-            raise ValueError(
-                f"record {position} holds photograph {record['image_id']}, the index says "
-                f"{annotation['image_id']}: build the data set anew"
-            )
+        record = read_record(self._source, position, annotation["image_id"])
         file_name = self.image(index)["file_name"]
         return {"bytes": record["image"], "file_name": file_name, **self.labels(index)}
 
     def labels(self, index: int) -> dict:
-        """An animal's example without its photograph, which is not read."""
+        """An animal's example without its photograph; nothing is read from disk."""
         annotation = self.annotation(index)
         return {
             "box": np.array(annotation["bbox"], np.float32),
@@ -153,7 +147,7 @@ class Animals:
         )
 
     def of_images(self, ids: Collection[int]) -> "Animals":
-        """Those of these animals that are on the images with these ids."""
+        """The animals on the images with these ids, as a source of its own."""
         part = copy.copy(self)
         kept = [i for i, (_, animal) in enumerate(self._index) if animal["image_id"] in ids]
         part._index = [self._index[i] for i in kept]
@@ -174,9 +168,9 @@ class Animals:
         return self._coco["images"][self._index[index][0]]
 
     def ground_truth(self) -> dict:
-        """These animals, and no others, as a COCO dict to score against.
+        """A COCO dict of exactly these animals, to score against.
 
-        Crowds on their photographs come after them, as regions where the metric counts nothing.
+        Crowds on their photographs follow, as regions that the metric ignores.
         """
         animals = [annotation for _, annotation in self._index]
         photographs = {animal["image_id"] for animal in animals}
@@ -185,14 +179,31 @@ class Animals:
 
 
 def open_builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder:
-    """The builder of a built data set, such as own/foxes."""
+    """Open the builder of a built data set, such as own/foxes."""
     return tfds.builder(name, data_dir=data_dir and Path(data_dir).expanduser())
 
 
-def read_annotations(builder: tfds.core.DatasetBuilder, neck: str = "throat") -> dict[str, dict]:
-    """The COCO dict of every split, train first; those of Animal-Pose with AP-10K's joints.
+def open_records(builder: tfds.core.DatasetBuilder, split: str) -> Sequence[dict]:
+    """Open the records of a split; their photographs stay encoded."""
+    # Only photographs that are cropped get decoded, and by ap10k_jax.transforms.
+    return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
 
-    `neck` is a key of keypoints.ANIMAL_POSE_NECKS; other data sets are as they are whatever it is.
+
+def read_record(records: Sequence[dict], position: int, image_id: int) -> dict:
+    """Read a record. Raises ValueError where it is not the one of this image."""
+    record = records[position]
+    if record["image_id"] != image_id:
+        raise ValueError(
+            f"record {position} holds photograph {record['image_id']}, the index says "
+            f"{image_id}: build the data set anew"
+        )
+    return record
+
+
+def read_annotations(builder: tfds.core.DatasetBuilder, neck: str = "throat") -> dict[str, dict]:
+    """Read the COCO dict of every split, train first; Animal-Pose gets AP-10K's joints.
+
+    `neck` is a key of keypoints.ANIMAL_POSE_NECKS and matters for Animal-Pose only.
     """
     contents = builder.info.metadata["annotations"]
     contents = {split: contents[split] for split in SPLITS if split in contents}
@@ -205,7 +216,7 @@ def read_annotations(builder: tfds.core.DatasetBuilder, neck: str = "throat") ->
 
 
 def decode_example(example: dict) -> dict:
-    """The example with its photograph's pixels as `image` in place of the stored bytes."""
+    """Decode an example's photograph: `image` uint8 (H, W, 3), RGB, replaces the encoded bytes."""
     if "image" in example:
         return example
     rest = {k: v for k, v in example.items() if k not in ("bytes", "file_name")}
@@ -213,7 +224,7 @@ def decode_example(example: dict) -> dict:
 
 
 class JoinedRecords(Sequence):
-    """The records of several sources, one after the other."""
+    """The records of several sources, concatenated."""
 
     def __init__(self, sources: Sequence[Sequence[dict]]):
         self._sources = sources
@@ -225,12 +236,6 @@ class JoinedRecords(Sequence):
     def __getitem__(self, index: int) -> dict:
         part = int(np.searchsorted(self._ends, index, side="right"))
         return self._sources[part][index - (self._ends[part - 1] if part else 0)]
-
-
-def join_annotations(parts: Sequence[dict]) -> dict:
-    """COCO dicts of disjoint images as one."""
-    lists = {name: [x for part in parts for x in part[name]] for name in ("images", "annotations")}
-    return {**parts[0], **lists}
 
 
 def _sha256(text: str) -> str:

@@ -36,7 +36,7 @@ class Source(Protocol):
 
 
 def steps_per_epoch(animals: int, batch_size: int, *, drop_remainder: bool) -> int:
-    """Batches an epoch: 143 on the training animals of split 1, the last of them with 34.
+    """Batches in an epoch: 143 of 64 on the training animals of split 1, where the last has 34.
 
     Raises ValueError where dropping the last, smaller batch leaves none.
     """
@@ -59,13 +59,14 @@ def train_batches(
     rows: Callable[[int], range] = range,
     threads: int = 4,
 ) -> grain.IterDataset:
-    """`epochs` passes over the source, each in an order of its own, one augmented crop each.
+    """Batches of `epochs` shuffled passes over the source, with one random crop of each animal.
 
-    Order and augmentation follow from the seed, the epoch and the animal alone. The iterator's
-    state can be saved. An epoch's last, smaller batch is filled up to `multiple_of` (the number of
+    Order and augmentation depend on the seed, the epoch and the animal alone. The iterator's state
+    can be saved. An epoch's last, smaller batch is filled up to `multiple_of` (the number of
     devices) with animals of the same batch, as PyTorch's DistributedSampler repeats some. Where
-    several processes share a batch, `rows` says which of its n rows this one reads: all, or those
-    of `sharding.rows`. The iterator's state is the same in all of them.
+    several processes share a batch, `rows(n)` gives the rows of a batch of n that this process
+    reads: all of them, or those of `sharding.rows`. The iterator's state is the same in all of
+    them.
 
     Crops of `Animals` and of `DecodedPhotographs` are the same to the bit. With `Patches`, batches
     hold in place of `image` the `matrix` (b, 2, 3) from crop to patch pixels, for the device to
@@ -93,7 +94,7 @@ def eval_batches(
     rows: Callable[[int], range] = range,
     threads: int = 4,
 ) -> grain.IterDataset:
-    """Every animal's upright crop once, in order; the last batch is filled up with index -1.
+    """Batches of every animal's plain crop, in order; the last one is filled up with index -1.
 
     `rows` as in `train_batches`.
     """
@@ -105,10 +106,10 @@ def eval_batches(
 
 
 class Batches(grain.MapDataset):
-    """The examples in batches, of which only the rows that this process reads are made.
+    """Batches of examples, of which this process makes only the rows that it reads.
 
-    A batch that is no multiple of a number is filled up with copies of its first examples. With
-    `index_of_fill` the copies have that index, so that whoever reads the batch can drop them.
+    A batch is filled up to `multiple_of` with copies of its first examples. With `index_of_fill`
+    the copies have that index, so that the reader of the batch can drop them.
     """
 
     def __init__(
@@ -147,15 +148,15 @@ class Batches(grain.MapDataset):
 
 
 def upright(example: dict, *, image_size: int) -> dict:
-    """The plain crop of one of `Animals`' examples, as for evaluation."""
+    """The plain crop of one of `Animals`' examples, as used for evaluation."""
     return sample(decode_example(example), size=(image_size, image_size))
 
 
 def stack(examples: list[dict]) -> dict:
-    """Examples as one batch."""
+    """Stack examples into one batch."""
     return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
 
 
 def _read_options(threads: int) -> grain.ReadOptions:
-    # An element is a whole batch here: a few of them ahead are enough.
+    # An element is a whole batch here, so a short buffer is enough.
     return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)

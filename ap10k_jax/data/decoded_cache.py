@@ -1,9 +1,9 @@
-"""Photographs decoded once: their pixels stay on disk, and the same crops are cut from them.
+"""A cache of decoded photographs on disk.
 
-Decoding a JPEG takes several times as long as all else that a training crop needs. Here the first
-crop of a photograph decodes it, as ever, and writes its pixels; every later one, also of later
-runs, reads them, and is the same to the bit. AP-10K's 7,023 training photographs take 13 GB. Where
-they cannot be written they are decoded every time, which changes nothing but the speed.
+Decoding a JPEG takes several times as long as all other work for a training crop. The first crop of
+a photograph decodes it and writes its pixels; every later crop, also in later runs, reads them and
+is the same to the bit. AP-10K's 7,023 training photographs take 13 GB. Where pixels cannot be
+written, photographs are decoded every time; only the speed changes.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ from ap10k_jax import images
 from ap10k_jax.data import pixel_file
 from ap10k_jax.runtime import file_lock
 
-VERSION = 1  # of the files; a change makes all of them anew
-BETWEEN_MARKS = 64  # photographs; what a killed process has written since the last is made again
-SPARE = 1 << 30  # bytes of the disk that are left to others, such as checkpoints
+VERSION = 1  # of the files; another version does not read them
+BETWEEN_MARKS = 64  # photographs; a killed process loses at most so many
+SPARE = 1 << 30  # bytes of the disk that stay free for other files, such as checkpoints
 
 
 class Source(Protocol):
-    """What is asked of `Animals`."""
+    """The part of `Animals` that is used here."""
 
     images: Sequence[dict]
     image_places: Int[np.ndarray, "n"]
@@ -45,14 +45,14 @@ class Source(Protocol):
 
 
 class DecodedPhotographs(Sequence):
-    """A split's animals with their photographs' pixels; for several threads at once.
+    """Examples of a split's animals with decoded photographs; safe for several threads.
 
-    An example is the animal's labels and `image` (H, W, 3), RGB. Of the processes that share a
-    folder one writes; what it has written the others read.
+    An example is the animal's labels and `image` uint8 (H, W, 3), RGB. One of the processes that
+    share a folder writes; the others read what it has written.
     """
 
     def __init__(self, animals: Source, folder: Path):
-        """Nothing is opened or written before the first example."""
+        """Define the cache. Nothing is opened or written before the first example."""
         self.animals = animals
         sizes = np.array([3 * image["width"] * image["height"] for image in animals.images])
         self.bytes = int(sizes[np.unique(animals.image_places)].sum())
@@ -67,7 +67,7 @@ class DecodedPhotographs(Sequence):
         weakref.finalize(self, self._held.close)
 
     def obstacle(self, *, share: float) -> str:
-        """Why the missing pixels cannot be kept in this share of the free room; "" if they can."""
+        """The reason why the missing pixels do not fit in `share` of the free disk, or ""."""
         return self._rows.obstacle(self._missing(), share=share)
 
     def __len__(self) -> int:
@@ -91,7 +91,7 @@ class DecodedPhotographs(Sequence):
         return self.animals.random_crop(example, rng, **options)
 
     def _opened(self) -> pixel_file.File | None:
-        """The files, to be written by nobody else or only read; None while there are none."""
+        """The open files, to write if this process has the lock; None while there are none."""
         with self._lock:
             if not self._file:
                 missing = set(self._missing().tolist())
@@ -103,7 +103,7 @@ class DecodedPhotographs(Sequence):
             self._rows.folder.mkdir(parents=True, exist_ok=True)
             self._held.enter_context(file_lock.held(self._rows.lock_path))
             file = self._held.enter_context(pixel_file.File(self._rows, write=True))
-        except OSError:  # another process does, or none can
+        except OSError:  # another process has the lock, or the folder is read-only
             return None
         self._left = missing
         return file
@@ -113,7 +113,7 @@ class DecodedPhotographs(Sequence):
             return self._held.enter_context(pixel_file.File(self._rows, write=False))
 
     def _missing(self) -> Int[np.ndarray, "m"]:
-        """Places of these animals' photographs that are not kept yet."""
+        """Places of these animals' photographs that are not on disk."""
         used = np.unique(self.animals.image_places)
         return used[self._rows.marks()[used] == 0]
 
@@ -121,7 +121,8 @@ class DecodedPhotographs(Sequence):
         record = self.animals.images[place]
         try:
             marks = {}
-            if image.shape[:2] == (record["height"], record["width"]):  # else it has no room
+            # An image of another size than recorded does not fit its row.
+            if image.shape[:2] == (record["height"], record["width"]):
                 marks = {place: file.write(place, image)}
             if due := self._due(place, marks):
                 file.mark(due)
@@ -129,7 +130,7 @@ class DecodedPhotographs(Sequence):
             self._give_up(error)
 
     def _due(self, place: int, marks: dict[int, int]) -> dict[int, int]:
-        """What to mark on disk now: many at once, as it takes a while, and all of it at the end."""
+        """Marks to write now: many at once, because syncing is slow, and the rest at the end."""
         with self._lock:
             if self._left is None:
                 return {}

@@ -1,7 +1,7 @@
 """Patches in the accelerator's memory, and crops that are cut from them there.
 
-Every device holds all patches: then a batch that is split over devices is cut without
-communication, and is the same on any number of them.
+Every device holds all patches. A batch that is split over devices is therefore cut without
+communication, and the crops do not depend on the number of devices.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from ap10k_jax.runtime import sharding
 def upload(
     pixels: UInt8[np.ndarray, "n side side 3"], shardings: sharding.Shardings
 ) -> UInt8[Array, "n side 3*side"]:
-    """All patches on every device, a row of pixels as one axis: TPUs would pad an axis of 3."""
+    """Copy all patches to every device, with width and channels as one axis: TPUs pad axes of 3."""
     rows = pixels.reshape(*pixels.shape[:2], -1)
     return jax.make_array_from_callback(
         rows.shape, shardings.replicated, lambda where: np.asarray(rows[where])
@@ -32,16 +32,16 @@ def cut(
     *,
     size: tuple[int, int],
 ) -> UInt8[Array, "b H W 3"]:
-    """Crops of patches: bilinear, black beyond the patch; `size` is (width, height).
+    """Cut a crop from each patch `index`: bilinear, black beyond the patch.
 
-    `matrix` leads from crop to patch pixels.
+    `matrix` maps crop pixels to patch pixels; `size` is (width, height) in pixels.
     """
     width, height = size
     grid = jnp.stack([*jnp.meshgrid(jnp.arange(width), jnp.arange(height)), jnp.ones(size[::-1])])
-    # a product of matrices would be rounded to 10 bits on some devices: a pixel and more at 1,000
+    # Some devices round a matrix product to 10 bits, an error of a pixel and more at x = 1,000.
     x, y = jnp.moveaxis((matrix[..., None, None] * grid).sum(axis=2), 1, 0)
     left, top = jnp.floor(x), jnp.floor(y)
-    patch = pixels[index]  # first: offsets within one patch stay small
+    patch = pixels[index]  # gathered first, so that offsets within one patch stay small
     side, channels = pixels.shape[1], jnp.arange(3)
 
     def corner(column: Array, row: Array) -> Float[Array, "b H W 3"]:
@@ -58,13 +58,13 @@ def cut(
 
 
 def make_step(make: Callable, patches: Patches, *, image_size: int) -> Callable:
-    """A `make_train_step` whose steps take `index` and `matrix` in place of `image`."""
+    """Wrap `make_train_step`: the steps take `index` and `matrix` in place of `image`."""
     places = patches.animals.places  # ascending
 
     def make_with_patches(module, optimizer, shardings: sharding.Shardings, **options) -> Callable:
         step = make(module, optimizer, shardings, **options)
         ends = places[0], places[-1] + 1
-        in_a_row = len(places) == ends[1] - ends[0]  # as they ascend; a slice is not a copy
+        in_a_row = len(places) == ends[1] - ends[0]  # then a slice will do, which copies nothing
         held = upload(patches.pixels[slice(*ends) if in_a_row else places], shardings)
         cut_crops = jax.jit(
             lambda pixels, index, matrix: cut(pixels, index, matrix, size=(image_size,) * 2),

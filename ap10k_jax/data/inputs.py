@@ -1,4 +1,4 @@
-"""Where training crops come from.
+"""The choice of where training crops come from.
 
 `stream` decodes every photograph every time; `decoded` keeps the pixels on disk
 (data/decoded_cache.py) and cuts the same crops from them to the bit: the reference's. `device`
@@ -28,16 +28,16 @@ class Input(NamedTuple):
 
 
 def stream(animals: Animals, reason: str = "as asked") -> Input:
-    """Photographs that are decoded every time."""
+    """The input that decodes every photograph every time."""
     return Input("stream", animals, reason)
 
 
 def choose(asked: str, decoded: DecodedPhotographs, patches: Patches, device: jax.Device) -> Input:
-    """The way that was asked for; for "auto" `decoded` where there is room for it, else `stream`.
+    """The input named by `asked`; "auto" is `decoded` where there is room for it, else `stream`.
 
-    Auto keeps to the two that cut the reference's very crops, so that it never changes a result.
-    Room is memory too: pixels that have to come from a disk every time are slower than JPEGs.
-    Raises ValueError where what was asked for has no room.
+    `auto` chooses only between the two that cut the reference's crops to the bit, so it never
+    changes a result. It needs room in memory too: pixels that come from the disk every time are
+    slower than JPEGs. Raises ValueError where there is no room for the input that was asked for.
     """
     if asked == "stream":
         return stream(decoded.animals)

@@ -1,14 +1,15 @@
-"""Every animal once, as a small picture of all that augmentation can show of it, kept on disk.
+"""Patches: one small picture of each animal on disk, from which the accelerator cuts its crops.
 
-A patch is the part of the photograph that any crop of the animal can show (`reach`),
-shrunk with antialiasing to at most `side` pixels on each axis, in the upper left of a black square.
-The accelerator cuts crops from it (data/device_crops.py). Patches are one and a half times as wide
-as the crop: then a median AP-10K photograph, of which crops show two image pixels as one, loses
-little but what a crop cannot show anyway.
+A patch is the part of the photograph that some crop of the animal can show (`reach`). It
+is shrunk with antialiasing to at most `side` pixels on each axis, and lies in the upper left of a
+black square. data/device_crops.py cuts crops from it. A patch is 1.5 times as wide as a crop: in a
+median AP-10K photograph a crop shows two image pixels as one, so little detail is lost that a crop
+could show.
 
-The files of a split (data/pixel_file.py), a row an animal, are named by a digest of all that
-decides the pixels, so that other data, sizes or augmentation never meet old patches. Runs on some
-species fill some rows, a killed filling goes on, and several runs can share it.
+A split has a file with one row for each animal (data/pixel_file.py). The file's name holds a digest
+of everything that decides the pixels, so that other data, sizes or augmentations never use old
+patches. A run on some species fills their rows only, a killed run continues, and several runs can
+share the file.
 """
 
 import dataclasses
@@ -34,7 +35,7 @@ PHOTOGRAPHS_AT_ONCE = 64  # between two marks on disk
 
 
 class Source(Protocol):
-    """What is asked of `Animals`."""
+    """The part of `Animals` that is used here."""
 
     places: Int[np.ndarray, "n"]
     split_size: int
@@ -59,12 +60,12 @@ class Patches(Sequence):
         image_size: int,
         augmentation: Augmentation,
     ):
-        """Nothing is written yet: `fill` does."""
+        """Define the patches. Nothing is written before `fill`."""
         self.animals = animals
         self._augmentation = augmentation
         self.folder = folder
         self.side = image_size * 3 // 2
-        # What can be shown does not depend on how often it is, but for never.
+        # The region depends on which augmentations can occur, not on how often they do.
         certain = {
             f"{name}_probability": float(getattr(augmentation, f"{name}_probability") > 0)
             for name in ("half_body", "rotation", "shift")
@@ -85,21 +86,21 @@ class Patches(Sequence):
 
     @property
     def bytes(self) -> int:
-        """Of the patches of these animals."""
+        """Bytes of the patches of these animals."""
         return len(self.animals) * 3 * self.side**2
 
     def missing(self) -> Int[np.ndarray, "n"]:
-        """Indices of the animals whose patches are not there yet."""
+        """Indices of the animals whose patches are not on disk."""
         return np.flatnonzero(self._rows.marks()[self.animals.places] == 0)
 
     def obstacle(self) -> str:
-        """Why what is missing cannot be written; "" if it can, and leaves a tenth of the room."""
+        """The reason why the missing patches do not fit in nine tenths of the free disk, or ""."""
         return self._rows.obstacle(self.animals.places[self.missing()], share=0.9)
 
     def fill(self, *, threads: int) -> None:
-        """Make the patches that are missing, or are not what was written.
+        """Write the patches that are missing or damaged.
 
-        Raises ValueError that names a faulty photograph.
+        Raises ValueError that names a photograph that cannot be used.
         """
         unusable = self._unusable()
         if not len(unusable):
@@ -120,7 +121,7 @@ class Patches(Sequence):
                 bar.update(len(marks))
 
     def _unusable(self) -> Int[np.ndarray, "n"]:
-        """Indices of the animals without a patch that fits its mark; reads all of them once."""
+        """Indices of the animals whose patch does not match its mark; reads every patch."""
         try:
             file = pixel_file.File(self._rows, write=False)
         except OSError:
@@ -134,7 +135,7 @@ class Patches(Sequence):
 
     @functools.cached_property
     def pixels(self) -> UInt8[np.ndarray, "n side side 3"]:
-        """All patches of the split, by `places`; those that are not filled are black."""
+        """All patches of the split, indexed by `places`; missing ones are black."""
         shape = (self.animals.split_size, self.side, self.side, 3)
         return np.memmap(self._rows.pixels_path, np.uint8, "r", shape=shape)
 
@@ -142,7 +143,7 @@ class Patches(Sequence):
         return len(self.animals)
 
     def __getitem__(self, index: int) -> dict:
-        """An animal's labels: the device has the pixels."""
+        """An animal's labels; its pixels are on the device."""
         return self.animals.labels(index)
 
     def random_crop(
@@ -171,7 +172,7 @@ class Patches(Sequence):
 
     @functools.cached_property
     def _regions(self) -> Int[np.ndarray, "n 4"]:
-        """x, y, width, height in image pixels of what each patch shows."""
+        """Part of the photograph in each patch: x, y, width, height in image pixels."""
         images = [self.animals.image(index) for index in range(len(self.animals))]
         regions = [
             reach(
@@ -185,14 +186,14 @@ class Patches(Sequence):
         return np.array(regions)
 
     def _matrix(self, index: int) -> Float[np.ndarray, "2 3"]:
-        """From image to patch pixels."""
+        """Affine matrix from image to patch pixels."""
         region = self._regions[index]
         zoom = np.minimum(self.side / region[2:], 1)
-        # pixel centres are whole numbers: the region's edge is half a pixel before its first
+        # Pixel centres are whole numbers: the region begins half a pixel before the first centre.
         return np.column_stack([np.diag(zoom), (0.5 - region[:2]) * zoom - 0.5])
 
     def _write(self, file: pixel_file.File, group: list[int]) -> dict[int, int]:
-        """Write the patches of the animals of one photograph; their marks by place."""
+        """Write the patches of one photograph's animals and return their marks by place."""
         marks = {}
         example = self.animals[group[0]]
         record, name = self.animals.image(group[0]), example["file_name"]
@@ -211,7 +212,7 @@ class Patches(Sequence):
 
 
 def _by_photograph(indices: Int[np.ndarray, "n"], animals: Source) -> list[list[int]]:
-    """Indices of animals of the same photograph together."""
+    """Indices grouped by photograph."""
     groups: dict[int, list[int]] = {}
     for index in indices.tolist():
         groups.setdefault(animals.image(index)["id"], []).append(index)

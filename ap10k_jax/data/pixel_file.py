@@ -1,10 +1,11 @@
-"""Pixels kept on disk: rows of known lengths in one file, and in another which of them are there.
+"""Pixels on disk: one file with rows of known lengths, and one file with a mark for each row.
 
-    NAME.pixels   the rows one after the other, with holes
-    NAME.marks    four bytes a row: its CRC-32 once it is safely there, before that 0
+    NAME.pixels   the rows one after the other; sparse where a row is not written yet
+    NAME.marks    four bytes a row: its CRC-32 once the row is on disk, 0 before
 
-so some rows can be written now and others later, and a killed writer's work is not lost. A row that
-does not fit its mark, as in a copy that was made while the files were written, counts as missing.
+Rows can be written in any order and by several runs. A killed writer loses only the rows that it
+had not marked. A row that does not match its mark counts as missing; this happens in a copy that
+was made while the files were written.
 """
 
 import errno
@@ -21,10 +22,10 @@ from ap10k_jax.runtime import files
 
 
 class Rows:
-    """The rows under `folder`/`name`, of so many bytes each."""
+    """The rows under `folder`/`name`; `sizes` gives the bytes of each."""
 
     def __init__(self, folder: Path, name: str, sizes: Int[np.ndarray, "n"]):
-        """Nothing is written yet: `File` does that."""
+        """Define the rows. Nothing is written before a `File` is opened."""
         self.folder, self._sizes = folder, sizes
         self.starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
         self.pixels_path, self.marks_path, self.lock_path = (
@@ -33,18 +34,18 @@ class Rows:
 
     @property
     def bytes(self) -> int:
-        """Of all rows."""
+        """Bytes of all rows."""
         return int(self.starts[-1])
 
     def whole(self) -> bool:
-        """Whether the file of pixels has its length; if not, marks mean nothing."""
+        """True if the file of pixels has its length; marks are valid only then."""
         try:
             return self.pixels_path.stat().st_size == self.bytes
         except OSError:
             return False
 
     def marks(self) -> UInt32[np.ndarray, "n"]:
-        """The marks on disk; 0 for rows that are not there, or cannot be read."""
+        """The marks on disk; 0 for rows that are missing or cannot be read."""
         marks = np.zeros(len(self._sizes), "<u4")
         try:
             stored = np.fromfile(self.marks_path, "<u4")[: len(marks)] if self.whole() else []
@@ -54,7 +55,7 @@ class Rows:
         return marks
 
     def obstacle(self, places: Int[np.ndarray, "m"], *, share: float) -> str:
-        """Why these rows cannot be written to a `share` of the free room; "" if they can."""
+        """The reason why these rows do not fit in a `share` of the free disk; "" if they fit."""
         needed = int(self._sizes[places].sum())
         above = files.nearest(self.folder)
         if needed and not os.access(above, os.W_OK):
@@ -66,20 +67,20 @@ class Rows:
 
 
 class File:
-    """Rows opened to be read and, with `write`, written; from any number of threads.
+    """Open files of rows, to read and, with `write`, to write; safe for several threads.
 
-    Of several processes only one should write: on network file systems the others' neighbouring
-    rows may suffer. With pread and pwrite: what is wrong with a disk raises OSError, where a memory
-    map would end the process.
+    Only one process may write: on network file systems two writers can damage each other's
+    neighbouring rows. Pixels go through pread and pwrite, because a disk error then raises OSError,
+    where a memory map would end the process.
     """
 
     def __init__(self, rows: Rows, *, write: bool):
-        """Raises OSError where the files are not there, or are but cannot be opened."""
+        """Raises OSError where the files are missing or cannot be opened."""
         self._rows, self._checked = rows, np.zeros(len(rows.starts) - 1, bool)
         if write:
             rows.folder.mkdir(parents=True, exist_ok=True)
             if not rows.whole():
-                rows.marks_path.write_bytes(b"")  # marks of pixels that are gone mean nothing
+                rows.marks_path.write_bytes(b"")  # the pixels are gone, so their marks are void
         elif not rows.whole():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(rows.pixels_path))
         mode, flags = ("r+b", os.O_RDWR | os.O_CREAT) if write else ("rb", os.O_RDONLY)
@@ -91,7 +92,7 @@ class File:
             os.ftruncate(self._pixels.fileno(), rows.bytes)
 
     def read(self, place: int) -> UInt8[np.ndarray, "size"] | None:
-        """A row's bytes; None where they are not there, cannot be read, or are others."""
+        """A row's bytes; None where they are missing, unreadable, or do not match the mark."""
         start, end = self._rows.starts[place : place + 2].tolist()
         row = np.empty(end - start, np.uint8)
         try:
@@ -100,14 +101,14 @@ class File:
                 return None
         except OSError:
             return None
-        if not self._checked[place]:  # once is enough, and takes as long as reading
+        if not self._checked[place]:  # only once: the checksum takes as long as reading
             if _checksum(row) != mark:
                 return None
             self._checked[place] = True
         return row
 
     def write(self, place: int, content: UInt8[np.ndarray, "..."]) -> int:
-        """Write a row; the mark to give it. Raises OSError where the disk is full."""
+        """Write a row and return its mark. Raises OSError where the disk is full."""
         content = np.ascontiguousarray(content)
         start, end = self._rows.starts[place : place + 2].tolist()
         if content.nbytes != end - start:
@@ -118,7 +119,7 @@ class File:
         return _checksum(content)
 
     def mark(self, marks: Mapping[int, int]) -> None:
-        """Rows that were written count from here on. No mark is on disk before its pixels."""
+        """Mark written rows as complete. The pixels reach the disk before their marks."""
         os.fsync(self._pixels.fileno())
         for place, mark in marks.items():
             os.pwrite(self._marks.fileno(), mark.to_bytes(4, "little"), 4 * place)
@@ -133,4 +134,4 @@ class File:
 
 
 def _checksum(content: UInt8[np.ndarray, "..."]) -> int:
-    return zlib.crc32(content) or 1  # 0 stands for none
+    return zlib.crc32(content) or 1  # 0 means that a row is missing

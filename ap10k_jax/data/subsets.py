@@ -1,4 +1,4 @@
-"""Parts of a data set: images drawn to train on, and images that keep their labels."""
+"""Subsets of a data set: images drawn for training, and images that keep their labels."""
 
 import hashlib
 
@@ -10,11 +10,11 @@ from tfds_ap10k import splits
 
 
 def draw(animals: Animals, *, images: int, seed: int) -> dict:
-    """Images to train on, drawn from those of `animals`, and all others, to test on.
+    """Draw images to train on from those of `animals`; all other images are for testing.
 
-    {"seed", "train": ids in the order they were drawn, "test": ids in ascending order, "sha256"}
-    follows from the ids and the seed alone. The hash is that of "train" and "test", as
-    "3 1 7; 2 4 5 6". Raises ValueError where nothing would be left to test on.
+    Returns {"seed", "train": ids in the order of drawing, "test": ids in ascending order,
+    "sha256"}. It depends on the ids and the seed alone. The hash is that of "train" and "test",
+    written as "3 1 7; 2 4 5 6". Raises ValueError where no image would be left to test on.
     """
     ids = sorted({animals.annotation(i)["image_id"] for i in range(len(animals))})
     if len(ids) <= images:
@@ -25,16 +25,16 @@ def draw(animals: Animals, *, images: int, seed: int) -> dict:
 
 
 def few_labels(animals: Animals, *, images: int, seed: int) -> dict:
-    """The images that keep their labels, so many of every species, and those that do not.
+    """Choose `images` images of every species that keep their labels; the others are hidden.
 
-    {"images_per_species", "seed", "labelled": ids, "hidden": ids, both ascending, "sha256"}; the
-    hash is as in `draw`. See tfds_ap10k.splits.few_labels. Raises ValueError where none is hidden.
+    Returns {"images_per_species", "seed", "labelled": ids, "hidden": ids, "sha256"}. Both lists
+    ascend; the hash is as in `draw`. The choice is that of tfds_ap10k.splits.few_labels. Raises
+    ValueError where no image would be hidden.
     """
     coco = animals.ground_truth()
     coco["annotations"] = [a for a in coco["annotations"] if not keypoints.is_crowd(a)]
-    kept = {image["id"] for image in splits.few_labels(coco, images, (seed,))["images"]}
-    labelled = sorted(kept)
-    hidden = sorted({a["image_id"] for a in coco["annotations"]} - kept)
+    labelled = sorted(i["id"] for i in splits.few_labels(coco, images, (seed,))["images"])
+    hidden = sorted({a["image_id"] for a in coco["annotations"]} - set(labelled))
     if not hidden:
         raise ValueError(f"no species has more than {images} images: no label is left out")
     numbers = {"images_per_species": images, "seed": seed, "labelled": labelled, "hidden": hidden}

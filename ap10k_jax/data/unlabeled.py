@@ -1,12 +1,12 @@
-"""The animals to learn from without labels: two views of each, and how one lies in the other.
+"""Animals without labels for semi-supervised training: two views of each, and their geometry.
 
-They are those of train whose labels are left out (`data.labels_per_species`), in the boxes they
-were annotated with, and those of the data set's split `unlabeled`, which nobody annotated. Without
-a detector's boxes such a photograph is taken as a whole, one animal each: that is what is known of
-it. With a file of boxes (any that box_files.py reads) every box is an animal; a photograph that the
-file has no box for is left out, and counted.
+Some are animals of train whose labels are hidden (`data.labels_per_species`), in their annotated
+boxes. The others are on photographs of the data set's split `unlabeled`, which has no annotations.
+Without a detector's boxes such a photograph counts as one animal, in a box as large as the
+photograph. With a file of boxes (see box_files.py) every box is an animal; photographs without a
+box are left out and counted.
 
-NumPy and OpenCV only: this runs in loader threads.
+NumPy and OpenCV only, because this runs in loader threads.
 """
 
 import copy
@@ -19,23 +19,22 @@ from pathlib import Path
 import cv2
 import grain
 import numpy as np
-import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
 from ap10k_jax import box_files, images, keypoints, transforms
 from ap10k_jax.augmentation import Augmentation, frame, sample
-from ap10k_jax.data.animals import JoinedRecords, open_builder
+from ap10k_jax.data.animals import JoinedRecords, open_builder, open_records, read_record
 
 
 @dataclasses.dataclass(frozen=True)
 class Disturbance:
-    """What the strong view suffers beside its geometry: light, and patches that are painted over.
+    """Photometric changes of the strong view: contrast, brightness, and patches of one colour.
 
-    The patches hide joints that the teacher has seen, as another animal or a bush would.
+    The patches hide joints that the teacher sees, as another animal or a bush would.
     """
 
     contrast: float = 0.2  # factor uniform within 1 -+ this, about the crop's mean
-    brightness: float = 0.1  # added, uniform within -+ this share of 255
+    brightness: float = 0.1  # added: uniform within -+ this share of 255
     patches: int = 1  # at most so many, each a rectangle of one colour
     patch: float = 0.2  # longest side of a patch, as a share of the crop's
 
@@ -59,20 +58,20 @@ class Photographs(Sequence):
         *,
         fingerprint: str,
         num_keypoints: int,
-        found: box_files.BoxFile | None = None,
+        detections: box_files.BoxFile | None = None,
     ):
-        """`found` are the boxes; None: the whole photograph is the box."""
+        """Make the source; without `detections` the whole photograph is the box."""
         self._source, self._images, self.fingerprint = source, images, fingerprint
-        self.unlabeled = 0  # left out for want of a keypoint: of these none needs any
-        self.crowds = 0  # boxes.read leaves them out
+        self.unlabeled = 0  # animals left out because no keypoint is labelled: none here
+        self.crowds = 0  # box_files.read leaves crowds out
         self._nothing = np.zeros((num_keypoints, 3), np.float32)
         self.left_out = {"not in the box file": 0, "without a box": 0}
         self._index: list[tuple[int, box_files.Box | None]] = []
         for position, image in enumerate(images):
-            if found is None:
+            if detections is None:
                 self._index.append((position, None))
                 continue
-            of_image = found.boxes(image["file_name"])
+            of_image = detections.boxes(image["file_name"])
             if not of_image:
                 self.left_out["not in the box file" if of_image is None else "without a box"] += 1
             self._index += [(position, box) for box in of_image or ()]
@@ -86,18 +85,17 @@ class Photographs(Sequence):
         box_file: str | Path = "",
         num_keypoints: int = 17,
     ) -> "Photographs | None":
-        """Those of a built data set; None if it has no such split. Raises boxes.BoxFileError."""
+        """Open a data set's split `unlabeled`; None without one. Raises box_files.BoxFileError."""
         builder = open_builder(name, data_dir)
         coco = builder.info.metadata["annotations"].get("unlabeled")
         if coco is None:
             return None
-        decoders = {"image": tfds.decode.SkipDecoding()}
         return cls(
-            builder.as_data_source("unlabeled", decoders=decoders),
+            open_records(builder, "unlabeled"),
             coco["images"],
             fingerprint=builder.info.metadata["fingerprints"]["unlabeled"],
             num_keypoints=num_keypoints,
-            found=box_files.read(Path(box_file).expanduser()) if box_file else None,
+            detections=box_files.read(Path(box_file).expanduser()) if box_file else None,
         )
 
     def __len__(self) -> int:
@@ -105,12 +103,8 @@ class Photographs(Sequence):
 
     def __getitem__(self, index: int) -> dict:
         position, box = self._index[index]
-        image, record = self._images[position], self._source[position]
-        if record["image_id"] != image["id"]:
-            raise ValueError(
-                f"record {position} holds photograph {record['image_id']}, the index says "
-                f"{image['id']}: build the data set anew"
-            )
+        image = self._images[position]
+        record = read_record(self._source, position, image["id"])
         size = image["width"], image["height"]
         xywh = np.array([0, 0, *size], np.float32)
         if box is not None:
@@ -137,9 +131,10 @@ def batches(
     keypoint_set: keypoints.KeypointSet = keypoints.AP10K,
     threads: int = 4,
 ) -> grain.IterDataset:
-    """Endless passes over all animals of the sources, each pass in an order of its own.
+    """Batches of endless shuffled passes over all animals of the sources.
 
-    A batch holds what `two_views` returns. All are whole: one may reach into the next pass.
+    A batch holds the results of `two_views`. All batches are full: one may reach into the next
+    pass.
     """
     joined = sources[0] if len(sources) == 1 else JoinedRecords(sources)
     views = functools.partial(
@@ -165,20 +160,20 @@ def two_views(
     disturbance: Disturbance = Disturbance(),
     keypoint_set: keypoints.KeypointSet = keypoints.AP10K,
 ) -> dict:
-    """A weak and a strong view (uint8 crops) of one animal, and what leads from one to the other.
+    """A weak and a strong view (uint8 crops) of one animal, and the map from one to the other.
 
-    `to_strong` (2, 3) takes pixels of the weak crop to those of the strong one; `exchanged` says
-    that one of the two is mirrored, so that left joints become right ones. `truth` (k, 2), in weak
-    crop pixels, with `truth_weights` (k,) and the box's `area` in square weak crop pixels, measures
-    pseudo-labels; where nobody labelled an animal the weights are 0. The views do not depend on it.
+    `to_strong` (2, 3) maps pixels of the weak crop to those of the strong one. `exchanged` is true
+    where one of the two is mirrored, so that left joints become right ones. `truth` (k, 2), in weak
+    crop pixels, `truth_weights` (k,) and the box's `area` in square weak crop pixels only measure
+    the quality of pseudo-labels; the weights of an animal without labels are 0.
     """
     image = images.decode(example["bytes"], example["file_name"])
     truth = np.asarray(example["keypoints"], np.float32)
-    # Augmentation may look at keypoints (half bodies): of hidden ones it must not know.
+    # Half-body augmentation reads keypoints; it must not see the hidden ones.
     known = {"box": example["box"], "keypoints": np.zeros_like(truth)}
     crops, to_image = [], []
     for augmentation in (weak, strong):
-        # MMPose's shift while loading is of labelled animals; these are shifted for every view
+        # MMPose shifts a labelled animal once, on loading; these are shifted for every view.
         augmentation = dataclasses.replace(augmentation, shift_once=False)
         options = {"size": (image_size, image_size), "augmentation": augmentation}
         options |= {"keypoint_set": keypoint_set}
@@ -206,7 +201,7 @@ def two_views(
 def disturb(
     crop: UInt8[np.ndarray, "S S 3"], rng: np.random.Generator, disturbance: Disturbance
 ) -> UInt8[np.ndarray, "S S 3"]:
-    """The crop in another light, with patches of random place, sides and colour painted over."""
+    """The crop with its contrast and brightness changed and random patches painted over."""
     factor = 1 + rng.uniform(-1, 1) * disturbance.contrast
     added = 255 * rng.uniform(-1, 1) * disturbance.brightness
     mean = float(crop.mean())

@@ -22,7 +22,7 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from ap10k_jax import metrics, run_data, run_directory
-from ap10k_jax.data.animals import Animals, open_builder
+from ap10k_jax.data.animals import Animals, open_builder, open_records
 from ap10k_jax.report import document
 from ap10k_jax.reproduce import plan, tables
 from tfds_ap10k import hashes
@@ -117,7 +117,7 @@ def _batches(builder: tfds.core.DatasetBuilder) -> Iterator[list[tuple[str, int,
     """Split, id, name and stored bytes of all photographs, so many at a time."""
     batch = []
     for split, info in builder.info.splits.items():
-        source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+        source = open_records(builder, split)
         title = f"hashing {builder.info.full_name.rpartition('/')[0]} {split}"
         for i in tqdm.trange(info.num_examples, desc=title, unit=" photographs"):
             record = source[i]

@@ -132,8 +132,10 @@ IMAGES = [
 RECORDS = [{"image": tiny_ap10k.jpeg(i["id"]), "image_id": i["id"]} for i in IMAGES]
 
 
-def photographs(found=None):
-    return unlabeled.Photographs(RECORDS, IMAGES, fingerprint="x", num_keypoints=17, found=found)
+def photographs(detections=None):
+    return unlabeled.Photographs(
+        RECORDS, IMAGES, fingerprint="x", num_keypoints=17, detections=detections
+    )
 
 
 def test_a_photograph_without_boxes_is_one_animal_as_a_whole():

@@ -140,9 +140,9 @@ def test_an_interrupted_build_is_no_build(tmp_path, monkeypatch, capsys, error):
         patch.setattr(records, "examples", stops)
         assert run(monkeypatch, *flags) != 0
     assert "Traceback" not in capsys.readouterr().err
-    assert not build.is_built(Ap10k(config="split1", data_dir=tmp_path / "built"))
+    assert Ap10k.open("split1", tmp_path / "built") is None
     assert run(monkeypatch, *flags) == 0
-    assert build.is_built(Ap10k(config="split1", data_dir=tmp_path / "built"))
+    assert Ap10k.open("split1", tmp_path / "built") is not None
 
 
 def test_what_a_killed_or_damaged_build_leaves_is_built_anew(tmp_path):

@@ -168,7 +168,7 @@ def _category_flaws(category: Json, known: Mapping[int, int]) -> Flaws:
 
 
 def _animal_flaws(animal: Json, species_of: Mapping[int, int]) -> Flaws:
-    """What the conversion relies on; all else is left to the check of its result."""
+    """Check what the conversion relies on; its result is checked for everything else."""
     if not isinstance(animal, dict):
         yield "", f"not an object: {show(animal)}"
         return

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tfds_ap10k import AnimalPose, Ap10k, CocoKeypoints, annotations, sources, unlabeled
+from tfds_ap10k import AnimalPose, Ap10k, CocoKeypoints, annotations, sources, splits, unlabeled
 from tfds_ap10k.animal_pose import conversion
 from tfds_ap10k.coco_keypoints import selection
 from tfds_ap10k.describe import figures, statistics
@@ -92,9 +92,9 @@ def main() -> int:
 def gather(
     paths: Sequence[Path], *, split: int = 1
 ) -> tuple[list[Part], list[annotations.Problem]]:
-    """What the paths hold, every photograph once, and the problems of records that are left out.
+    """Read what the paths hold, each photograph once, and the problems of omitted records.
 
-    Raises NothingToDescribe if there is nothing sound at all.
+    Raises NothingToDescribe where no record is valid.
     """
     parts, problems = [], []
     for path in paths:
@@ -111,7 +111,7 @@ def gather(
             if (image["id"], image["file_name"]) not in seen
         }
         seen |= {(image["id"], image["file_name"]) for image in part.coco["images"]}
-        parts[i] = part._replace(coco=_with_images(part.coco, new))
+        parts[i] = part._replace(coco=splits.with_images(part.coco, new))
     if not seen:
         reasons = "".join(f"\n  {problem}" for problem in problems[:SHOWN_PROBLEMS])
         raise NothingToDescribe(f"There is nothing sound to describe.{reasons}")
@@ -185,7 +185,7 @@ def read(file: sources.Root) -> tuple[Part, list[annotations.Problem]]:
     if problems and not isinstance(content, dict):
         return Part({"images": [], "annotations": [], "categories": []}, folders), problems
     coco, more = annotations.check(content, file=file.name)
-    sound = _with_images(coco, {image["id"] for image in coco["images"]})
+    sound = splits.with_images(coco, {image["id"] for image in coco["images"]})
     return Part(sound, folders), [*problems, *more]
 
 
@@ -253,14 +253,6 @@ def text(counts: Mapping, title: str) -> str:
             lines.append(f"{family:28}{sum(species.values()):9,}")
             lines += [f"  {name:26}{n:9,}" for name, n in species.items()]
     return "\n".join(lines)
-
-
-def _with_images(coco: dict, ids: set[int]) -> dict:
-    """The part of a COCO dict that is about these images."""
-    return coco | {
-        "images": [image for image in coco["images"] if image["id"] in ids],
-        "annotations": [animal for animal in coco["annotations"] if animal["image_id"] in ids],
-    }
 
 
 def _listed(counts: Mapping) -> str:

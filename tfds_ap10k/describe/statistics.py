@@ -76,7 +76,7 @@ def count_families(cocos: Sequence[Mapping]) -> dict[str, dict]:
 
 
 def long_tail(animals: Mapping[str, int]) -> dict:
-    """How unevenly animals are spread over species, given the number of each."""
+    """Measure how unevenly animals are spread over species, given the number of each."""
     ranked = sorted(((n, name) for name, n in animals.items() if n), reverse=True)
     numbers = np.array([n for n, _ in ranked])
     share = np.cumsum(numbers) / max(1, numbers.sum())

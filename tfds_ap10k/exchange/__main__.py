@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def fetch(source: Path, coco: Mapping, tool: str) -> dict:
-    """What the tool (cvat, coco, label_studio) has exported. Raises ExchangeError that names it."""
+    """Read the export of a tool: cvat, coco or label_studio. Raises ExchangeError with the file."""
     try:
         text = source.read_text(encoding="utf-8")
         if tool == "cvat":

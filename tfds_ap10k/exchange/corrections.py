@@ -22,7 +22,7 @@ MARGIN = 0.1  # of what the joints cover, on every side, of an animal without a 
 
 
 class ExchangeError(ValueError):
-    """What came back cannot be used; the text has every reason."""
+    """Raised where an export cannot be used; the text has every reason."""
 
 
 class Animal(NamedTuple):

@@ -57,9 +57,9 @@ def export(coco: Mapping) -> str:
 
 
 def fetch(text: str, reference: Mapping) -> dict:
-    """What CVAT exported as a COCO dict, with the photographs and species of the reference.
+    """Convert CVAT's export to a COCO dict with the species of the reference.
 
-    Of the photographs only those that the file has. Raises ExchangeError.
+    It has the photographs of the reference that are in the file. Raises ExchangeError.
     """
     if "<!DOCTYPE" in text:  # CVAT writes none, and entities are a way to fill the memory
         raise corrections.ExchangeError("the file declares a document type, CVAT's do not")

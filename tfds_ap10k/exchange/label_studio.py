@@ -70,11 +70,11 @@ def interface(coco: Mapping) -> str:
 
 
 def fetch(tasks: Sequence[Mapping], reference: Mapping) -> dict:
-    """What Label Studio exported as a COCO dict; with the photographs and species of the
-    reference.
+    """Convert Label Studio's export to a COCO dict with photographs and species of the reference.
 
-    Of several annotations of a photograph the last that was not cancelled counts. A keypoint
-    without a parent belongs to the only animal there, or to nobody, which is a problem.
+    Of several annotations of a photograph the last one that was not cancelled counts. A keypoint
+    without a parent belongs to the only animal of the photograph; where there are several animals,
+    it is a problem.
     """
     images, problems = corrections.Images(reference), []
     animals, seen = [], []

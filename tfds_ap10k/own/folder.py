@@ -14,7 +14,7 @@ SEED = (1,)  # of the division of a single file
 
 
 class Declared(NamedTuple):
-    """What the categories of all files say together."""
+    """Species, families and joints that the categories of all files declare."""
 
     categories: dict[int, tuple[str, str]]  # id: species and family, by ascending id
     joints: keypoints.KeypointSet
@@ -115,7 +115,7 @@ def divided(coco: dict) -> dict[str, dict]:
 
 
 def _difference(joints: keypoints.KeypointSet, first: keypoints.KeypointSet, where: str) -> Flaws:
-    """How a category's joints differ from those of the first category, which was found `where`."""
+    """Differences of a category's joints from those of the first category, at `where`."""
     if len(joints) != len(first):
         yield "keypoints", f"{len(joints)}, but {len(first)} in {where}"
     elif joints.names != first.names:

@@ -25,7 +25,7 @@ A category is a species, its `supercategory` the family. All categories declare 
 
 @dataclasses.dataclass(eq=False)
 class Config(tfds.core.BuilderConfig):
-    """What the features are made of; empty in the config of a data set that is only looked for."""
+    """Species, families and number of joints; empty where a built data set is only opened."""
 
     species: tuple[str, ...] = ()
     families: tuple[str, ...] = ()

@@ -90,7 +90,10 @@ def draw_all(directory: Path, wanted: dict) -> None:
 
 
 def is_complete(directory: Path, wanted: dict) -> bool:
-    """Whether the directory holds exactly what is wanted; an error if it holds anything else."""
+    """True if the directory holds exactly the wanted drawings, False if it is new or empty.
+
+    Raises ValueError if it holds anything else.
+    """
     if not directory.exists():
         return False
     if not directory.is_dir():
