@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, PyTree
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 _portable = contextvars.ContextVar("portable", default=False)
+_platform = contextvars.ContextVar("platform", default=None)
 
 
 @contextlib.contextmanager
@@ -36,9 +37,26 @@ def is_portable() -> bool:
     return _portable.get()
 
 
+@contextlib.contextmanager
+def target_platform(name: str) -> Iterator[None]:
+    """Traces functions for "cpu" or "gpu" in place of JAX's default backend.
+
+    Serves programs compiled for a device that this machine lacks, and tests of the accelerator's
+    operations on CPU. JAX's caches are cleared because the jitted functions of this module are
+    cached by the shapes of their arguments alone.
+    """
+    token = _platform.set(name)
+    jax.clear_caches()
+    try:
+        yield
+    finally:
+        _platform.reset(token)
+        jax.clear_caches()
+
+
 def is_meant() -> bool:
     """Whether what is traced now will run on a CPU, and need not be portable."""
-    return jax.default_backend() == "cpu" and not is_portable()
+    return (_platform.get() or jax.default_backend()) == "cpu" and not is_portable()
 
 
 def fusion_barrier(function: Callable, *arguments: PyTree[Array]) -> PyTree[Array]:

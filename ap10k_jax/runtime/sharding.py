@@ -85,22 +85,24 @@ def compiler_options(shardings: Shardings) -> dict[str, str]:
             "xla_gpu_command_buffer_scheduling_mode": "CONCURRENT",
         },
     }
-    platform = shardings.batch.mesh.devices.flat[0].platform
-    return known_options(options.get(platform, {}))
+    devices = shardings.batch.mesh.devices.flat
+    device = next(d for d in devices if d.process_index == jax.process_index())
+    return known_options(options.get(device.platform, {}), device)
 
 
 @functools.cache
-def _is_known(name: str, value: str) -> bool:
+def _is_known(name: str, value: str, device: jax.Device) -> bool:
+    place = shardings([device]).replicated  # of an absent device too: nothing is run
     try:
-        jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
+        jax.jit(lambda: 0, out_shardings=place, compiler_options={name: value}).lower().compile()
     except jax.errors.JaxRuntimeError:
         return False
     return True
 
 
-def known_options(options: dict[str, str]) -> dict[str, str]:
-    """Those of the options that this version of XLA has: experimental ones come and go."""
-    return {name: value for name, value in options.items() if _is_known(name, value)}
+def known_options(options: dict[str, str], device: jax.Device) -> dict[str, str]:
+    """Those of the options that XLA's compiler for a device has: experimental ones come and go."""
+    return {name: value for name, value in options.items() if _is_known(name, value, device)}
 
 
 def compilation_cache() -> Path:

@@ -15,15 +15,6 @@ def plain_batch_norm(x, scale, bias, epsilon):
     return (x - mean) / jnp.sqrt(var + epsilon) * scale + bias
 
 
-@pytest.fixture(params=["cpu", "accelerator"])
-def lowering(request, monkeypatch):
-    """Both ways to compute, on whatever device the tests have."""
-    monkeypatch.setattr(ops, "is_meant", lambda: request.param == "cpu")
-    jax.clear_caches()
-    yield request.param
-    jax.clear_caches()
-
-
 @pytest.mark.parametrize("offset", [0.0, 3.0])
 def test_batch_norms_gradient_is_that_of_its_formula(offset, lowering):
     rng = np.random.default_rng(0)

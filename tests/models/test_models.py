@@ -8,7 +8,7 @@ from golden_weights import GOLDEN, GOLDEN_NAMES, state_dict
 
 from ap10k_jax import codec, convert, losses, models
 from ap10k_jax.models import __main__ as table
-from ap10k_jax.models import hourglass, layers
+from ap10k_jax.models import hourglass, layers, ops
 
 SMALL_HOURGLASS = hourglass.Hourglass(
     levels=((8, 1), (16, 1)), stacks=2, stem_features=8, out_features=8, num_keypoints=3
@@ -19,8 +19,21 @@ def nodes(tree: dict) -> list[tuple]:
     return [(jax.tree_util.keystr(path), x) for path, x in jax.tree.leaves_with_path(tree)]
 
 
-@pytest.mark.parametrize("name", GOLDEN_NAMES)
-def test_outputs_equal_the_reference(name):
+# Golden numbers hold for the operations of both platforms. XLA's CPU compiler is slow with those
+# for accelerators, so that the larger networks are among the slow tests.
+CPU_AND_GPU = [
+    *((name, "cpu") for name in GOLDEN_NAMES),
+    ("simplebaseline_resnet50", "gpu"),
+    *(
+        pytest.param(name, "gpu", marks=pytest.mark.slow)
+        for name in GOLDEN_NAMES
+        if name != "simplebaseline_resnet50"
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "lowering"), CPU_AND_GPU, indirect=["lowering"])
+def test_outputs_equal_the_reference(name, lowering):
     variables, _ = convert.from_torch(state_dict(name), name)
     images = np.random.default_rng(0).standard_normal((2, 128, 128, 3)).astype(np.float32)
     heatmaps = jax.jit(models.build(name).apply)(variables, images)
@@ -86,7 +99,10 @@ def check_running_statistics(name: str, stats: dict) -> None:
         np.testing.assert_allclose(stats[ours], expected, atol=2e-5 * np.abs(expected).max())
 
 
-def test_training_follows_the_reference():
+@pytest.mark.parametrize(
+    "lowering", ["cpu", pytest.param("gpu", marks=pytest.mark.slow)], indirect=True
+)
+def test_training_follows_the_reference(lowering):
     errors, stats = follow_reference("simplebaseline_resnet50", np.float32)
     assert (errors < ROUNDING).all(), errors
     check_running_statistics("simplebaseline_resnet50", stats)
@@ -94,7 +110,7 @@ def test_training_follows_the_reference():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["simplebaseline_resnet50", "hrnet_w32", "hourglass52"])
-def test_training_follows_the_reference_in_float64(name):
+def test_training_follows_the_reference_in_float64(name, lowering):
     """Without rounding nothing is left of the difference, until Adam amplifies that of float64."""
     with jax.enable_x64(True):
         errors, stats = follow_reference(name, np.float64)
@@ -117,6 +133,36 @@ def test_large_networks_train_like_the_reference(name, allowed):
     errors, stats = follow_reference(name, np.float32)
     assert (errors < allowed).all(), errors
     check_running_statistics(name, stats)
+
+
+@pytest.mark.parametrize("name", ["nano", "hourglass"])
+def test_operations_for_cpus_and_accelerators_train_alike(name, nano):
+    """Losses, gradients and statistics in float64 are equal, up to the order of sums."""
+    module = {
+        "nano": models.build(nano, dtype=jnp.float64),
+        "hourglass": SMALL_HOURGLASS.clone(dtype=jnp.float64),
+    }[name]
+    images = np.random.default_rng(0).standard_normal((2, 32, 32, 3))
+    variables = models.init(module, jax.random.key(0), image_size=(32, 32))
+
+    def loss_of(params, batch_stats):
+        variables = {"params": params, "batch_stats": batch_stats}
+        heatmaps, updated = module.apply(variables, images, train=True, mutable=["batch_stats"])
+        return sum(jnp.square(x - 1).mean() for x in jax.tree.leaves(heatmaps)), updated
+
+    results = {}
+    with jax.enable_x64(True):
+        # Kernels are drawn tiny; as they are, gradients of the first layers would vanish.
+        params = jax.tree.map(
+            lambda x: np.asarray(x, np.float64) * (100 if x.ndim == 4 else 1), variables["params"]
+        )
+        for platform in ("cpu", "gpu"):
+            with ops.target_platform(platform):
+                function = jax.jit(jax.value_and_grad(loss_of, has_aux=True))
+                results[platform] = function(params, variables["batch_stats"])
+    for (path, one), (_, other) in zip(*map(nodes, results.values()), strict=True):
+        scale = np.abs(one).max()
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6 * scale, err_msg=path)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_a_convolution(size, stride, sides):
 
 
 @pytest.mark.parametrize("sides", SIZES)
-def test_a_transposed_convolution(sides):
+def test_a_transposed_convolution(sides, lowering):
     x, kernel = whole_numbers(2, *sides, 3, seed=0), whole_numbers(4, 4, 3, 5, seed=1)
     assert_same_with_gradients(
         ops.deconv,
