@@ -103,7 +103,7 @@ RULES = (
     Importers(7, "orbax", ("checkpoint",)),
     Importers(7, "torch", ("convert.weight_files",)),
     Importers(7, "pycocotools", ("metrics",)),
-    Importers(7, "onnxruntime", ("predict.detect", "export")),
+    Importers(7, "onnxruntime", ("export",)),
     # 8: networks are plain Linen; what a device needs is in models/ops.py
     Plain(
         8,
