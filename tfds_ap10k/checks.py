@@ -7,7 +7,6 @@
 and a person would not have meant. They are reasons to look, not mistakes.
 """
 
-import argparse
 import csv
 import sys
 from collections import defaultdict
@@ -19,6 +18,7 @@ import cv2
 import numpy as np
 
 from ap10k_jax import keypoints, transforms, visualize
+from ap10k_jax.runtime import command_line, errors
 from tfds_ap10k import annotations, photographs, rules, sheets, sources
 
 PADDING = 1.4  # of a picture on the sheet
@@ -114,11 +114,7 @@ def _tile(
 
 def main() -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tfds_ap10k.checks",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.Parser("tfds_ap10k.checks", __doc__)
     parser.add_argument("annotations", metavar="ANNOTATIONS", type=Path)
     parser.add_argument("--images", type=Path, help="the folder of photographs (default: ../data)")
     parser.add_argument("--report", type=Path, help="write all findings: FILE.csv")
@@ -127,7 +123,7 @@ def main() -> int:
     flags = parser.parse_args()
     if flags.examples < 1:
         parser.error("--examples must be at least 1")
-    try:
+    with errors.reported(ValueError):
         contents, _ = annotations.read({"": flags.annotations})
         findings = check(contents[""])
         print(text(findings, len(contents[""]["annotations"])))
@@ -143,9 +139,6 @@ def main() -> int:
                 print(f"No photograph of a finding is in {folder}; --images=FOLDER")
             else:
                 visualize.save(flags.sheet, sheet)
-    except (ValueError, OSError) as error:  # flawed annotations or photographs among them
-        print(error, file=sys.stderr)
-        return 1
     return 0
 
 
