@@ -9,7 +9,7 @@ import importlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -49,7 +49,7 @@ class Whole(Range):
 class OneOf(NamedTuple):
     """One of a few values, or a text that matches `pattern`, such as `example`."""
 
-    choices: tuple
+    choices: Collection
     pattern: str = ""
     example: str = ""
 
@@ -124,7 +124,7 @@ LIMITS = {
     "batch_size": Whole(1, LARGEST_BATCH),  # and a multiple of the devices, see `check`
     "drop_remainder": SWITCH,
     "batch_parts": Whole(1, LARGEST_BATCH),
-    "model.name": OneOf(tuple(models.MODELS)),
+    "model.name": OneOf(models.MODELS),
     "model.num_keypoints": Whole(1, models.MOST_KEYPOINTS),
     "model.dtype": OneOf(models.DTYPES),
     "model.remat": SWITCH,

@@ -3,7 +3,9 @@
 Nothing is compiled or run: the counts come from shapes.
 """
 
+import argparse
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,6 @@ from flax import linen as nn
 
 from ap10k_jax import models
 from ap10k_jax.models import layers
-from ap10k_jax.runtime import command_line
 
 # Published counts include the block after the last stack, which the reference makes and never runs.
 UNUSED = {"hourglass52": 2 * 9 * 256 * 256 + 4 * 256}
@@ -46,7 +47,7 @@ def count_multiply_adds(module: nn.Module, image_size: tuple[int, int] = (256, 2
 
 
 def main() -> None:
-    parser = command_line.Parser("ap10k_jax.models", __doc__)
+    parser = argparse.ArgumentParser(prog="python -m ap10k_jax.models", description=__doc__)
     parser.add_argument("--size", default="256x256", help="height x width of the image")
     size = parser.parse_args().size
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", size):
