@@ -24,12 +24,12 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from ap10k_jax import models, settings
-from ap10k_jax.runtime import distributed
+from ap10k_jax.runtime import distributed, errors
 
 DELETED = ".deleted"  # ends the name of a checkpoint's folder while its files are deleted
 
 
-class WrongShapes(ValueError):
+class WrongShapes(errors.UserError, ValueError):
     """The arrays of a checkpoint are not those of its config's model; the text lists them."""
 
 
@@ -117,7 +117,7 @@ class Checkpoints:
         going = [c.step for c in self.saved() if c.step not in stay]
         if not going:
             return
-        with distributed.first_ahead("deleting superseded checkpoints"):
+        with distributed.first_process_first("deleting superseded checkpoints"):
             if distributed.is_first():
                 for step in going:
                     folder = self._directory / str(step)

@@ -5,7 +5,6 @@
 Only this computer can open the page, unless --host says otherwise. Photographs are kept nowhere.
 """
 
-import argparse
 import json
 import sys
 import threading
@@ -15,7 +14,8 @@ from pathlib import Path
 import flask
 import numpy as np
 
-from ap10k_jax import images, predict, visualize
+from ap10k_jax import predict, transforms, visualize
+from ap10k_jax.runtime import command_line, errors
 
 PAGE = Path(__file__).with_name("demo.html")
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -79,21 +79,14 @@ def app(predictor: predict.Predictor, *, hosts: Sequence[str] | None = LOOPBACK)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; serves until it is stopped."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ap10k_jax.demo",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.Parser("ap10k_jax.demo", __doc__)
     parser.add_argument("checkpoint", help="a run's directory, one of its steps, or an export")
     help = "address to listen on; 0.0.0.0 opens the page to the network (%(default)s)"
     parser.add_argument("--host", default=LOOPBACK[0], help=help)
     parser.add_argument("--port", type=int, default=8000, help="(%(default)s)")
     options = parser.parse_args(argv)
-    try:
+    with errors.reported(ValueError):
         predictor = predict.Predictor.load(options.checkpoint, batch_sizes=(1,))
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     hosts = LOOPBACK if options.host in LOOPBACK else None
     app(predictor, hosts=hosts).run(options.host, options.port, threaded=True)
     return 0

@@ -12,7 +12,6 @@ stablehlo  jax.export, for CPU, CUDA and TPU, any batch size; needs JAX only:
 onnx       any ONNX runtime, a fixed batch size (--batch); writing it needs the extra `export`
 """
 
-import argparse
 import contextlib
 import functools
 import importlib.metadata
@@ -34,7 +33,7 @@ from jaxtyping import Array, Float, UInt8
 from ap10k_jax import checkpoint, codec, inference
 from ap10k_jax.models import ops
 from ap10k_jax.predict import predictor
-from ap10k_jax.runtime import files
+from ap10k_jax.runtime import command_line, errors, files
 
 FORMATS = ("stablehlo", "onnx")
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -43,7 +42,7 @@ TOLERANCE = 1e-3  # crop pixels, and scores
 INPUT, OUTPUT = "crops", "keypoints"
 
 
-class ExportError(Exception):
+class ExportError(errors.UserError):
     """Why there is no file; shown without a traceback."""
 
 
@@ -205,11 +204,7 @@ def write(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ap10k_jax.export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.Parser("ap10k_jax.export", __doc__)
     add = parser.add_argument
     add("checkpoint", help="a run's directory, one of its steps, or an exported folder")
     add("dest", type=Path, help="the files' name without its ending, as in weights/fox")
@@ -219,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.batch < 1:
         parser.error("--batch is at least 1")
-    try:
+    with errors.reported(ValueError):
         file, metadata, error = write(
             options.checkpoint,
             options.dest,
@@ -227,9 +222,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             flip_test=not options.no_mirror,
             batch=options.batch,
         )
-    except (ExportError, OSError, ValueError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
     megabytes = file.stat().st_size / 1e6
     print(f"{file} ({megabytes:.1f} MB), {metadata}")
     print(f"on {CHECKED_CROPS} crops its keypoints are ours within {error:.1e} px")

@@ -25,23 +25,29 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ap10k_jax import run, settings
-from ap10k_jax.runtime import compile_cache, distributed, errors, sharding, signals
+from ap10k_jax.runtime import command_line, compile_cache, distributed, errors, sharding, signals
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
 COORDINATOR = flags.DEFINE_string(
-    "coordinator_address",
+    "coordinator-address",
     None,
     "Several hosts: HOST:PORT of the first process. On SLURM and TPU pods they find each other.",
 )
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Several hosts: how many processes.")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "Several hosts: which one this is, from 0.")
+NUM_PROCESSES = flags.DEFINE_integer("num-processes", None, "Several hosts: how many processes.")
+PROCESS_ID = flags.DEFINE_integer("process-id", None, "Several hosts: which one this is, from 0.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory; runs/<name of the config>.")
+
+
+def spelled(argument: str) -> str:
+    """The argument with hyphens in the name of a flag of ours; absl's own have underscores."""
+    own = command_line.hyphenated(argument)
+    return own if own[2:].partition("=")[0] in flags.FLAGS else argument
 
 
 def parse_flags(argv: list[str]) -> list[str]:
     """What is left of the command line after the flags; a mistaken config field is a UserError."""
     try:
-        rest = flags.FLAGS([argv[0], *map(settings.installed, argv[1:])])
+        rest = flags.FLAGS([argv[0], *map(settings.installed, map(spelled, argv[1:]))])
     except flags.Error as error:
         raise errors.UserError(f"{error}; see --help") from error
     except (AttributeError, KeyError, TypeError) as error:  # from ml_collections
@@ -62,8 +68,8 @@ def main(argv: list[str]) -> None:
     workdir = Path(
         WORKDIR.value or Path("runs") / settings.run_name(flags.FLAGS["config"].config_filename)
     )
-    store = compile_cache.Store(sharding.compilation_cache() / "steps")
-    results = run.run(config, workdir.absolute(), store=store)
+    step_cache = compile_cache.StepCache(sharding.compilation_cache() / "steps")
+    results = run.run(config, workdir.absolute(), step_cache=step_cache)
     print(run.summary(results, settings.names(config.eval.splits)))
     print(f"\n{workdir} holds the checkpoints, the predictions and pictures of the animals.")
 

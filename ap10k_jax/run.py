@@ -30,16 +30,18 @@ from ap10k_jax import (
     visualize,
 )
 from ap10k_jax.data import inputs
-from ap10k_jax.data.animals import Animals, open_builder
+from ap10k_jax.report import plots
 from ap10k_jax.runtime import compile_cache, distributed, files, sharding
 
 OVERALL = ("AP", "AP50", "AP75", "APM", "APL", "AR")
 
 
-def run(config: ConfigDict, workdir: Path, *, store: compile_cache.Store | None = None) -> dict:
+def run(
+    config: ConfigDict, workdir: Path, *, step_cache: compile_cache.StepCache | None = None
+) -> dict:
     """Train until the config's last epoch, score the best checkpoint, write and return results.
 
-    `store` keeps compiled steps between processes that run the source files as they are.
+    `step_cache` keeps compiled steps between processes that run the source files as they are.
     """
     shardings = sharding.shardings()
     settings.check(config, device_count=shardings.batch.mesh.size)
@@ -62,7 +64,17 @@ def run(config: ConfigDict, workdir: Path, *, store: compile_cache.Store | None 
             decode=config.eval.decode,
         )
         if config.epochs:
-            learn(config, workdir, module, initial, opened, source, predict_step, shardings, store)
+            learn(
+                config,
+                workdir,
+                module,
+                initial,
+                opened,
+                source,
+                predict_step,
+                shardings,
+                step_cache,
+            )
             step, variables = best_weights(workdir)
         else:
             step, variables = 0, initial or initial_variables(config, module)
@@ -74,8 +86,11 @@ def exclusive(workdir: Path) -> Iterator[None]:
     """The run's directory, used by no other run. A disk that is full or read-only is explained."""
     full = "make room, and start the same command again; the last checkpoint is kept"
     closed = "choose another --workdir"
-    with files.trouble(workdir, full=full, closed=closed), contextlib.ExitStack() as stack:
-        with distributed.first_ahead("--workdir"):
+    with (
+        files.explain_disk_errors(workdir, full=full, closed=closed),
+        contextlib.ExitStack() as stack,
+    ):
+        with distributed.first_process_first("--workdir"):
             if distributed.is_first():
                 stack.enter_context(run_directory.locked(workdir))
         yield
@@ -108,7 +123,7 @@ def begin(
     animals = opened.by_name()
     report = open_builder(config.data.name, config.data.dir).info.metadata["report"]
     distributed.agree(data={split: a.fingerprint for split, a in animals.items()})
-    with distributed.first_ahead("--workdir"):
+    with distributed.first_process_first("--workdir"):
         if distributed.is_first():
             run_directory.open_run(workdir, config, joints)
             kind = source.kind if source else None
@@ -138,7 +153,7 @@ def initial_variables(config: ConfigDict, module: nn.Module) -> dict:
         print(f"{source} was trained on other joints; their last layer starts anew")
         fresh = models.init(module, key, image_size=size)
         return jax.tree.map(lambda a, b: a if a.shape == b.shape else b, variables, fresh)
-    with distributed.first_ahead("init_from"):  # may be a download
+    with distributed.first_process_first("init_from"):  # may be a download
         variables, report = initial_weights.load(
             source, config.model.name, config.model.num_keypoints, key=key
         )
@@ -172,13 +187,13 @@ def learn(
     source: inputs.Input,
     predict_step: Callable,
     shardings: sharding.Shardings,
-    store: compile_cache.Store | None,
+    step_cache: compile_cache.StepCache | None,
 ) -> None:
     """Train to the last epoch; `initial` is None for random weights, or if a run goes on."""
     if source.kind == "device":
         # a photograph that cannot be decoded
         with (
-            distributed.first_ahead("patches"),
+            distributed.first_process_first("patches"),
             settings.errors_of("data.name", config.data.name),
         ):
             source.examples.fill(threads=config.data.loader_threads)
@@ -188,7 +203,7 @@ def learn(
     has_whole_batch = len(training) >= config.batch_size
     is_usual = has_whole_batch and source.kind != "device" and not opened.unlabelled
     if is_usual and jax.process_count() == 1:
-        step = train.compile_in_background(config, module, shardings, store=store)
+        step = train.compile_in_background(config, module, shardings, step_cache=step_cache)
         method = method._replace(make_step=lambda *_, **__: step)
     if initial is None and not checkpoint.saved_in(workdir):
         initial = initial_variables(config, module)
@@ -207,7 +222,9 @@ def learn(
         method,
     )
     if opened.unlabelled and distributed.is_first():
-        semi.write_curve(workdir)
+        lines = run_log.read(workdir / "metrics.jsonl")
+        png = plots.png(plots.pseudo_labels(lines))
+        (workdir / "pseudo_labels.png").write_bytes(png)
 
 
 def best_weights(workdir: Path) -> tuple[int, dict]:
@@ -241,7 +258,7 @@ def score(
             visualize.save(workdir / f"animals-{split}.png", sheet)
 
     results = run_log.plain(results)
-    with distributed.first_ahead("results.json"):
+    with distributed.first_process_first("results.json"):
         if distributed.is_first():
             run_directory.write_json(workdir / "results.json", results)  # stands for a finished run
     return results

@@ -10,10 +10,9 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from ap10k_jax import checkpoint, keypoints, metrics, run_directory, semi, settings
-from ap10k_jax.augmentation import Augmentation
-from ap10k_jax.data import batches, decoded_cache, inputs, patches, subsets
-from ap10k_jax.data.animals import Animals, open_builder, read_annotations
+from ap10k_jax import checkpoint, keypoints, metrics, run_directory, settings, transforms
+from ap10k_jax.data import animals as data
+from ap10k_jax.data import decoded_cache, inputs, patches, unlabeled
 from ap10k_jax.predict import predictor
 from ap10k_jax.runtime import distributed, errors
 from tfds_ap10k import build, synthetic
@@ -39,7 +38,10 @@ class Opened(NamedTuple):
 
 def prepare(config: ConfigDict) -> None:
     """Build the data set if that has not been done, on the first process. Raises UserError."""
-    with distributed.first_ahead("data.dir"), settings.errors_of("data.dir", config.data.dir):
+    with (
+        distributed.first_process_first("data.dir"),
+        settings.errors_of("data.dir", config.data.dir),
+    ):
         build_dataset(config)
 
 
@@ -137,7 +139,7 @@ def open_all(config: ConfigDict, workdir: Path, joints: keypoints.KeypointSet) -
     unlabelled = {}
     if config.semi.batch_size:
         with settings.errors_of("semi.batch_size", config.semi.batch_size):
-            unlabelled = semi.open_pool(config, hidden, num_keypoints=len(joints))
+            unlabelled = open_unlabelled(config, hidden, num_keypoints=len(joints))
     return Opened(scored, training, validation, unlabelled)
 
 
@@ -161,6 +163,35 @@ def open_animals(config: ConfigDict, split: str, species: str, drawn: dict) -> A
             f"{config.data.name} has no animal of {species or 'any species'} in {split}"
         )
     return animals
+
+
+def open_unlabelled(
+    config: ConfigDict, hidden: data.Animals | None, *, num_keypoints: int
+) -> dict[str, Sequence[dict]]:
+    """The sources of animals without labels: train's hidden ones, and the split `unlabeled`.
+
+    Raises ValueError where there is none at all, and boxes.BoxFileError.
+    """
+    sources = {} if hidden is None else {"hidden": hidden}
+    photographs = unlabeled.Photographs.open(
+        config.data.name,
+        data_dir=config.data.dir,
+        box_file=config.semi.boxes,
+        num_keypoints=num_keypoints,
+    )
+    if photographs is not None:
+        for reason, count in photographs.left_out.items():
+            if count:
+                print(f"{count} photographs of the split unlabeled are left out: {reason}")
+        sources["unlabeled"] = photographs
+    sources = {name: source for name, source in sources.items() if len(source)}
+    if not sources:
+        raise ValueError(
+            f"{config.data.name} has no animals without labels: no split unlabeled (python -m "
+            "tfds_ap10k.build --help says how it gets one), and config.data.labels_per_species "
+            "hides none"
+        )
+    return sources
 
 
 def draw_images(config: ConfigDict, workdir: Path) -> dict:

@@ -46,9 +46,9 @@ def locked(workdir: Path) -> Iterator[None]:
     """The directory is this process's alone. Raises UserError that names the one that has it."""
     workdir.mkdir(parents=True, exist_ok=True)
     try:
-        with file_lock.held(workdir / "lock"):
+        with file_lock.locked(workdir / "lock"):
             yield
-    except file_lock.Held as held:
+    except file_lock.InUse as held:
         raise errors.UserError(
             f"{held}; wait until it has ended, or choose another --workdir"
         ) from held

@@ -6,7 +6,6 @@ pictures of the best, median and worst animals, and what it was made with. Sever
 by side. `ap10k_jax.reproduce` reports on the paper's tables.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from ap10k_jax import metrics, run_log
 from ap10k_jax.report import document, plots
 from ap10k_jax.reproduce import paper_report, results
-from ap10k_jax.runtime import errors
+from ap10k_jax.runtime import command_line, errors
 
 OVERALL = ("AP50", "AP75", "APM", "APL", "AR")
 READING = (
@@ -109,24 +108,17 @@ def _species(scores: dict) -> list[list[str]]:
 
 def main() -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ap10k_jax.run_report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.Parser("ap10k_jax.run_report", __doc__)
     parser.add_argument("runs", metavar="RUN", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, help="the folder for the report (the last run's own)")
     flags = parser.parse_args()
     out = flags.out or flags.runs[-1]
-    try:
+    with errors.reported():
         found = parts(flags.runs)
         title = ", ".join(run.name for run in flags.runs)
         out.mkdir(parents=True, exist_ok=True)
         (out / "report.html").write_text(document.page(title, found), encoding="utf-8")
         (out / "report.md").write_text(document.markdown(title, found), encoding="utf-8")
-    except (errors.UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     print(f"{out / 'report.html'}\n{out / 'report.md'}")
     return 0
 

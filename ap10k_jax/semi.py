@@ -21,7 +21,6 @@ it measures the accepted joints, and nothing else.
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import flax
 import flax.linen as nn
@@ -40,14 +39,10 @@ from ap10k_jax import (
     losses,
     metrics,
     packing,
-    run_log,
     train,
 )
 from ap10k_jax import optimizer as optimizers
-from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import unlabeled
-from ap10k_jax.data.animals import Animals
-from ap10k_jax.report import plots
 from ap10k_jax.runtime import sharding
 
 PCK = 0.1  # of the side of a square with the box's area: a joint closer to the truth is right
@@ -187,6 +182,54 @@ def quality(
     }
 
 
+def join_views(
+    batch: dict,
+    points: Float[Array, "b k 2"],
+    heights: Float[Array, "b k"],
+    *,
+    pairs: Sequence[tuple[int, int]],
+) -> dict:
+    """The student's batch: the labelled animals, then the strong views with their pseudo-labels.
+
+    `image` normalised, `keypoints` in crop pixels, `weights`, and `heights` of the targets' peaks.
+    `points` and `heights` are `pseudo_labels` of the weak views.
+    """
+    unlabelled = batch["unlabeled"]
+    moved, taught = to_strong(
+        points, heights, unlabelled["to_strong"], unlabelled["exchanged"], pairs=pairs
+    )
+    return {
+        "image": evaluate.normalize(jnp.concatenate([batch["image"], unlabelled["strong"]])),
+        "keypoints": jnp.concatenate([batch["keypoints"], moved]),
+        "weights": jnp.concatenate([batch["weights"], (taught > 0).astype(jnp.float32)]),
+        "heights": jnp.concatenate([jnp.ones_like(batch["weights"]), taught]),
+    }
+
+
+def student_losses(
+    module: nn.Module, params: dict, batch_stats: dict, batch: dict, *, labelled: int
+) -> tuple[list[Float[Array, ""]], dict]:
+    """The losses on the labelled animals and on the strong views, and the running statistics.
+
+    The first `labelled` animals of the batch, one of `join_views`, are the labelled ones.
+    """
+    images = batch["image"]
+    heatmaps, updated = module.apply(
+        {"params": params, "batch_stats": batch_stats}, images, train=True, mutable=["batch_stats"]
+    )
+    stacks = heatmaps if isinstance(heatmaps, list) else [heatmaps]
+    h, w = stacks[0].shape[1:3]
+    target, weights = codec.encode(
+        batch["keypoints"], batch["weights"], size=(w, h), stride=images.shape[2] / w
+    )
+    target *= batch["heights"][:, None, None]
+    parts = [
+        sum(losses.heatmap_mse(s[part], target[part], weights[part]) for s in stacks)
+        for part in (slice(None, labelled), slice(labelled, None))
+    ]
+    return parts, updated["batch_stats"]
+
+
 def semi_step(
     state: SemiState,
     batch: dict,
@@ -216,37 +259,16 @@ def semi_step(
         confidence=settings.confidence,
         agreement=settings.agreement,
     )
-    moved, taught = to_strong(
-        *(points, heights, unlabelled["to_strong"], unlabelled["exchanged"]), pairs=joints.pairs
-    )
-    images = inference.normalize(jnp.concatenate([batch["image"], unlabelled["strong"]]))
-    points_of = jnp.concatenate([batch["keypoints"], moved])
-    weights_of = jnp.concatenate([batch["weights"], (taught > 0).astype(jnp.float32)])
-    heights_of = jnp.concatenate([jnp.ones_like(batch["weights"]), taught])
-    labelled = len(batch["image"])
+    student_batch = join_views(batch, points, heights, pairs=joints.pairs)
     weight = ramp_up(state.step, weight=settings.weight, steps=settings.ramp_up_steps)
-
     factor = loss_scaling.loss_factor(state.opt_state)
 
     def loss_fn(params):
-        heatmaps, updated = module.apply(
-            {"params": params, "batch_stats": variables["batch_stats"]},
-            images,
-            train=True,
-            mutable=["batch_stats"],
+        losses_of_both, batch_stats = student_losses(
+            module, params, variables["batch_stats"], student_batch, labelled=len(batch["image"])
         )
-        stacks = heatmaps if isinstance(heatmaps, list) else [heatmaps]
-        h, w = stacks[0].shape[1:3]
-        target, weights = codec.encode(
-            points_of, weights_of, size=(w, h), stride=images.shape[2] / w
-        )
-        target *= heights_of[:, None, None]
-        parts = [
-            sum(losses.heatmap_mse(s[part], target[part], weights[part]) for s in stacks)
-            for part in (slice(None, labelled), slice(labelled, None))
-        ]
-        loss = parts[0] + weight * parts[1]
-        return loss * factor, (loss, parts, updated["batch_stats"])
+        loss = losses_of_both[0] + weight * losses_of_both[1]
+        return loss * factor, (loss, losses_of_both, batch_stats)
 
     gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
     (_, (loss, parts, batch_stats)), gradient = gradient_fn(variables["params"])
@@ -317,39 +339,3 @@ def mean_teacher(
         )
 
     return train.Method(batches, (*usual.inputs, "unlabeled"), init_state, make_step)
-
-
-def open_pool(
-    config: ConfigDict, hidden: Animals | None, *, num_keypoints: int
-) -> dict[str, Sequence[dict]]:
-    """The sources of animals without labels: train's hidden ones, and the split `unlabeled`.
-
-    Raises ValueError where there is none at all, and boxes.BoxFileError.
-    """
-    sources = {} if hidden is None else {"hidden": hidden}
-    photographs = unlabeled.Photographs.open(
-        config.data.name,
-        data_dir=config.data.dir,
-        box_file=config.semi.boxes,
-        num_keypoints=num_keypoints,
-    )
-    if photographs is not None:
-        for reason, count in photographs.left_out.items():
-            if count:
-                print(f"{count} photographs of the split unlabeled are left out: {reason}")
-        sources["unlabeled"] = photographs
-    sources = {name: source for name, source in sources.items() if len(source)}
-    if not sources:
-        raise ValueError(
-            f"{config.data.name} has no animals without labels: no split unlabeled (python -m "
-            "tfds_ap10k.build --help says how it gets one), and config.data.labels_per_species "
-            "hides none"
-        )
-    return sources
-
-
-def write_curve(workdir: Path) -> None:
-    """Draw pseudo_labels.png from the run's metrics.jsonl."""
-    lines = run_log.read(workdir / "metrics.jsonl")
-    png = plots.png(plots.pseudo_labels(lines))
-    (workdir / "pseudo_labels.png").write_bytes(png)

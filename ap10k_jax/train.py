@@ -196,9 +196,9 @@ def compile_in_background(
     module: nn.Module,
     shardings: sharding.Shardings,
     *,
-    store: compile_cache.Store | None = None,
+    step_cache: compile_cache.StepCache | None = None,
 ) -> compile_cache.BackgroundCompilation:
-    """The usual step for whole batches of the config, being compiled or taken from the store."""
+    """The usual step for whole batches of the config, being compiled or taken from the cache."""
     size, joints = config.data.image_size, config.model.num_keypoints
     optimizer = optimizers.make_optimizer(jnp.dtype(module.dtype))
     shapes = models.shapes(module, image_size=(size, size))
@@ -225,7 +225,7 @@ def compile_in_background(
         state_shapes,
         batch_shapes,
         devices=[*shardings.batch.mesh.devices.flat],
-        store=store,
+        cache=step_cache,
         made_from=(repr(module), options),
     )
 

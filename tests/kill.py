@@ -91,7 +91,7 @@ class Place(NamedTuple):
         drawn, out = "data/drawn", ["--out=out", "--write=coco,csv,csv-wide,drawn"]
         return {
             "drawing": ["-m", "tfds_ap10k.synthetic", drawn, f"--images={IMAGES}"],
-            "building": ["-m", "tfds_ap10k.build", f"--manual_dir={drawn}", "--data_dir=data"],
+            "building": ["-m", "tfds_ap10k.build", f"--manual-dir={drawn}", "--data-dir=data"],
             "training": [network, "main", f"--config={config}", "--workdir=run", *overrides],
             "exporting": ["-c", EXPORT, "run", "exported"],
             "predicting": [network, "predict", "run", f"{drawn}/data", *out],

@@ -455,12 +455,12 @@ def environment(folder) -> dict[str, str]:
 COMMANDS = {
     # arguments, with {} for a folder of broken files, the exit status, and what is said
     "build": (
-        ["tfds_ap10k.build", "--manual_dir={}", "--data_dir={}/built"],
+        ["tfds_ap10k.build", "--manual-dir={}", "--data-dir={}/built"],
         1,
         "ap10k-train-split1.json: not valid JSON",
     ),
     "exchange": (
-        ["tfds_ap10k.exchange", "{}/coco.json", "--from_cvat={}/task.xml", "--out={}/new.json"],
+        ["tfds_ap10k.exchange", "{}/coco.json", "--from-cvat={}/task.xml", "--out={}/new.json"],
         1,
         "task.xml: not XML",
     ),

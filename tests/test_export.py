@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +45,7 @@ def onnx_files(checkpoint_dir, tmp_path_factory):
     pytest.importorskip("jax2onnx", reason="the extra export")
     pytest.importorskip("onnxruntime", reason="the extra export")
     dest = tmp_path_factory.mktemp("onnx") / "fox.v1"  # the dot is part of the name
-    assert export.main([str(checkpoint_dir), str(dest), "--format=onnx"]) == 0
+    assert commands.status(export.main, [str(checkpoint_dir), str(dest), "--format=onnx"]) == 0
     return dest.with_name("fox.v1.onnx"), dest.with_name("fox.v1.json")
 
 
@@ -57,7 +58,12 @@ def assert_same(found, expected):
 def test_stablehlo_gives_the_predictors_keypoints_for_any_batch(
     checkpoint_dir, crops, expected, tmp_path
 ):
-    assert export.main([str(checkpoint_dir), str(tmp_path / "fox"), "--format=stablehlo"]) == 0
+    assert (
+        commands.status(
+            export.main, [str(checkpoint_dir), str(tmp_path / "fox"), "--format=stablehlo"]
+        )
+        == 0
+    )
     # nothing but JAX from here
     program = jax_export.deserialize(bytearray((tmp_path / "fox.stablehlo").read_bytes()))
     assert program.platforms == ("cpu", "cuda", "tpu")
@@ -90,7 +96,7 @@ def test_without_the_mirror_and_in_batches(checkpoint_dir, crops, tmp_path):
     pytest.importorskip("jax2onnx", reason="the extra export")
     pytest.importorskip("onnxruntime", reason="the extra export")
     options = ["--batch=4", "--no-mirror"]
-    assert export.main([str(checkpoint_dir), str(tmp_path / "fox"), *options]) == 0
+    assert commands.status(export.main, [str(checkpoint_dir), str(tmp_path / "fox"), *options]) == 0
     plain = Predictor.load(checkpoint_dir, flip_test=False, batch_sizes=(20,))
     content = (tmp_path / "fox.onnx").read_bytes()
     found = export.run_onnx(content, crops)
@@ -129,21 +135,34 @@ def test_a_file_that_disagrees_is_not_written(checkpoint_dir, tmp_path, monkeypa
     honest = export.run_stablehlo
     off = 2 * export.TOLERANCE
     monkeypatch.setattr(export, "run_stablehlo", lambda *given: honest(*given) + off)
-    assert export.main([str(checkpoint_dir), str(tmp_path / "fox"), "--format=stablehlo"]) == 2
+    assert (
+        commands.status(
+            export.main, [str(checkpoint_dir), str(tmp_path / "fox"), "--format=stablehlo"]
+        )
+        == 1
+    )
     assert "differ from ours" in capsys.readouterr().err
     monkeypatch.setattr(export, "run_stablehlo", lambda *given: honest(*given) * np.nan)
-    assert export.main([str(checkpoint_dir), str(tmp_path / "fox"), "--format=stablehlo"]) == 2
+    assert (
+        commands.status(
+            export.main, [str(checkpoint_dir), str(tmp_path / "fox"), "--format=stablehlo"]
+        )
+        == 1
+    )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_no_checkpoint_is_said(tmp_path, capsys):
-    assert export.main([str(tmp_path), str(tmp_path / "fox"), "--format=stablehlo"]) == 2
+    assert (
+        commands.status(export.main, [str(tmp_path), str(tmp_path / "fox"), "--format=stablehlo"])
+        == 1
+    )
     assert "is no checkpoint" in capsys.readouterr().err
 
 
 def test_a_missing_converter_is_named(checkpoint_dir, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
-    assert export.main([str(checkpoint_dir), str(tmp_path / "fox")]) == 2
+    assert commands.status(export.main, [str(checkpoint_dir), str(tmp_path / "fox")]) == 1
     assert "ap10k_jax[export]" in capsys.readouterr().err
 
 

@@ -68,7 +68,7 @@ RULES = (
         ("tfds_ap10k",),
         (
             *("keypoints", "images", "transforms", "visualize", "box_files"),
-            *("runtime.errors", "runtime.files", "runtime.file_lock"),
+            *("runtime.errors", "runtime.files", "runtime.file_lock", "runtime.command_line"),
         ),
     ),
     Never(3, ("tfds_ap10k",), ("jax", "tensorflow")),

@@ -77,6 +77,6 @@ def test_commands_run_in_a_folder_of_the_users(installed, tmp_path, has_foreign_
 
     assert "18 cells: 18 to run" in run("ap10k_jax.reproduce", "--table=6", "--dry-run")
     assert "dg_intra.py" in run("ap10k_jax.reproduce", "--table=6", "--jobs")
-    assert "--num_keypoints" in run("ap10k_jax.convert", "--help")
+    assert "--num-keypoints" in run("ap10k_jax.convert", "--help")
     assert "validation: AP" in run("ap10k_jax.main", "--config=configs/quickstart.py", *SMALL)
     assert (tmp_path / "runs/quickstart/results.json").exists()

@@ -115,7 +115,7 @@ def walked(tmp_path_factory, synthetic_dir):
         patch.chdir(folder)
         for command in commands():
             words = shlex.split(command)
-            if "--from_" in command and not fetched:
+            if "--from-" in command and not fetched:
                 annotate(folder, truth)
             if words[0] == "cp":
                 shutil.copytree(folder / words[2], folder / words[3])
@@ -123,7 +123,7 @@ def walked(tmp_path_factory, synthetic_dir):
                 patch.setattr(sys, "argv", words[2:])
                 status = command_of(words[2]).main()
                 assert not status, command
-                if "--from_" in command:
+                if "--from-" in command:
                     fetched.append(json.loads((folder / "annotated.json").read_text()))
     return folder, truth, fetched
 

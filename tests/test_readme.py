@@ -28,11 +28,11 @@ COMMANDS = {
     ".venv/bin/python -m ap10k_jax.main --config=configs/quickstart.py": ELSEWHERE,
     ".venv/bin/pip install -e '.[test]'": ELSEWHERE,
     ".venv/bin/python -m pytest": ELSEWHERE,
-    "python -m tfds_ap10k.build --manual_dir=DOWNLOADS --config=all": ["--data_dir=data"],
+    "python -m tfds_ap10k.build --manual-dir=DOWNLOADS --config=all": ["--data-dir=data"],
     "python -m tfds_ap10k.describe DOWNLOADS --figure=species.png --sheet=examples.png": [],
     # test_animal_pose, test_coco_keypoints
-    "python -m tfds_ap10k.build --dataset=animal_pose --manual_dir=DOWNLOADS": ELSEWHERE,
-    "python -m tfds_ap10k.build --dataset=coco_keypoints --manual_dir=DOWNLOADS": ELSEWHERE,
+    "python -m tfds_ap10k.build --dataset=animal_pose --manual-dir=DOWNLOADS": ELSEWHERE,
+    "python -m tfds_ap10k.build --dataset=coco_keypoints --manual-dir=DOWNLOADS": ELSEWHERE,
     "python -m ap10k_jax.main --config=configs/sl.py --config.data.manual_dir=DOWNLOADS": SMALL,
     "python -m ap10k_jax.main --config=configs/sl.py --config.model.name=hrnet_w48 "
     "--config.data.name=ap10k/split2 --workdir=runs/w48-split2": SMALL,
@@ -52,7 +52,7 @@ COMMANDS = {
     'gcloud compute tpus tpu-vm ssh POD --worker=all --command="python -m ap10k_jax.main '
     '--config=configs/sl.py --workdir=/shared/sl"': ELSEWHERE,
     "python -m ap10k_jax.reproduce --table=all --dry-run": [],
-    "python -m ap10k_jax.reproduce --table=6 --manual_dir=DOWNLOADS": ELSEWHERE,  # test_reproduce
+    "python -m ap10k_jax.reproduce --table=6 --manual-dir=DOWNLOADS": ELSEWHERE,  # test_reproduce
     "python -m ap10k_jax.models": [],
     # test_convert
     "python -m ap10k_jax.convert hrnet_w32.pth runs/w32 --model=hrnet_w32": ELSEWHERE,

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import commands
 import cv2
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def run(tmp_path):
 
 def main(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["run_report", *map(str, arguments)])
-    return run_report.main()
+    return commands.status(run_report.main)
 
 
 def test_the_report_has_what_the_run_has(run, monkeypatch, capsys):

@@ -17,7 +17,6 @@ one for every box of --boxes (MegaDetector's JSON, COCO, CSV). In the annotation
 drawn tight, animals added, and joints set. `tfds_ap10k.exchange` takes the file there and back.
 """
 
-import argparse
 import csv
 import json
 import sys
@@ -25,13 +24,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ap10k_jax import box_files, keypoints
+from ap10k_jax.runtime import command_line, errors
 from tfds_ap10k import annotations, dedup, hashes, photographs
 
 SPECIES_COLUMNS, JOINT_COLUMNS = ("file", "species"), ("joint",)
 
 
-class TableError(ValueError):
-    """Raised where a table cannot be used; the text lists its problems."""
+class TableError(errors.UserError, ValueError):
+    """What is wrong with a table, all of it, as far as it can be listed."""
 
     def __init__(self, file: Path, problems: Sequence[str]):
         more = len(problems) - annotations.MAX_LISTED
@@ -144,11 +144,7 @@ def unnamed(folder: Path, names: set[str]) -> list[str]:
 
 def main() -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tfds_ap10k.blank",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.Parser("tfds_ap10k.blank", __doc__)
     parser.add_argument("photographs", metavar="PHOTOS", type=Path)
     parser.add_argument("--species", type=Path, required=True, help="the table of photographs")
     parser.add_argument("--joints", type=Path, required=True, help="the table of joints")
@@ -158,7 +154,7 @@ def main() -> int:
     flags = parser.parse_args()
     if not flags.photographs.is_dir():
         parser.error(f"{flags.photographs} is not a folder")
-    try:
+    with errors.reported(ValueError):
         species, joints = read_species(flags.species), read_joints(flags.joints)
         missing = unnamed(flags.photographs, set(species))
         if missing:
@@ -177,9 +173,6 @@ def main() -> int:
             raise annotations.AnnotationError(problems)
         with flags.out.open("x", encoding="utf-8") as file:
             json.dump(annotations_of, file)
-    except (ValueError, OSError, box_files.BoxFileError) as error:
-        print(error, file=sys.stderr)
-        return 1
     animals, kinds = len(coco["annotations"]), len(coco["categories"])
     print(
         f"{len(coco['images'])} photographs ({len(dropped)} more were dropped as duplicates), "

@@ -2,17 +2,16 @@
 
 No TensorFlow is needed.
 
-    python -m tfds_ap10k.build --manual_dir=~/data
-    python -m tfds_ap10k.build --manual_dir=~/data --config=all --data_dir=/big/disk
-    python -m tfds_ap10k.build --dataset=animal_pose --manual_dir=~/data
-    python -m tfds_ap10k.build --dataset=own --manual_dir=~/foxes
+    python -m tfds_ap10k.build --manual-dir=~/data
+    python -m tfds_ap10k.build --manual-dir=~/data --config=all --data-dir=/big/disk
+    python -m tfds_ap10k.build --dataset=animal_pose --manual-dir=~/data
+    python -m tfds_ap10k.build --dataset=own --manual-dir=~/foxes
 
 Every annotation and photograph is checked before anything is written; if something is wrong, all
 of it is listed and nothing is built. Afterwards the data set is there for
 tfds.data_source("ap10k/split1", split="train"), after `import tfds_ap10k`.
 """
 
-import argparse
 import contextlib
 import functools
 import io
@@ -23,8 +22,8 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from ap10k_jax.runtime import file_lock, files
-from tfds_ap10k import AnimalPose, Ap10k, CocoKeypoints, Own, annotations, oddities, sources
+from ap10k_jax.runtime import command_line, errors, file_lock, files
+from tfds_ap10k import AnimalPose, Ap10k, CocoKeypoints, Own, oddities, sources
 from tfds_ap10k.builder import KeypointBuilder
 from tfds_ap10k.own import own_dataset_builder
 
@@ -61,9 +60,9 @@ def build(
     builder = make.from_folder(config, root, data_dir)
     folder = Path(builder.data_path).parents[2]  # of FOLDER/ap10k/split1/1.0.0
     full = "make room and build again; nothing of it was kept"
-    with files.trouble(folder, full=full, closed="choose another data directory"):
+    with files.explain_disk_errors(folder, full=full, closed="choose another data directory"):
         folder.mkdir(parents=True, exist_ok=True)
-        with file_lock.held(folder / f".{dataset}-{config}.lock", wait=True):
+        with file_lock.locked(folder / f".{dataset}-{config}.lock", wait=True):
             again = make.open(config, data_dir)
             if again is not None and not overwrite:
                 return again
@@ -98,7 +97,7 @@ def choose(dataset: str, config: str | None, manual_dir: Path | None) -> tuple[s
     """
     if dataset == Own.name:
         if config is None and manual_dir is None:
-            raise ValueError("which of your data sets? name it, or its folder with --manual_dir")
+            raise ValueError("which of your data sets? name it, or its folder with --manual-dir")
         name = config or own_dataset_builder.name_of(manual_dir)
         return (own_dataset_builder.check_name(name),)
     known = tuple(DATASETS[dataset].builder_configs)
@@ -109,17 +108,16 @@ def choose(dataset: str, config: str | None, manual_dir: Path | None) -> tuple[s
 
 def main() -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tfds_ap10k.build",
-        description=__doc__,
+    parser = command_line.Parser(
+        "tfds_ap10k.build",
+        __doc__,
         epilog="\n".join(builder.LAYOUT.instructions for builder in DATASETS.values()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--dataset", default="ap10k", choices=DATASETS, help="what to build (default: ap10k)"
     )
     parser.add_argument(
-        "--manual_dir", type=Path, help="folder with the downloaded data, zipped or unzipped"
+        "--manual-dir", type=Path, help="folder with the downloaded data, zipped or unzipped"
     )
     parser.add_argument(
         "--config",
@@ -127,7 +125,7 @@ def main() -> int:
         "coco_keypoints, or all; for own any name (default: that of the folder)",
     )
     parser.add_argument(
-        "--data_dir", type=Path, help="where to build (default: ~/tensorflow_datasets)"
+        "--data-dir", type=Path, help="where to build (default: ~/tensorflow_datasets)"
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="build again what has been built before"
@@ -150,8 +148,8 @@ def main() -> int:
                 dataset=flags.dataset,
                 overwrite=flags.overwrite,
             )
-        except (annotations.AnnotationError, OSError) as error:
-            print(f"{name} was not built. {error}", file=sys.stderr)
+        except (errors.UserError, OSError) as error:
+            print(f"error: {name} was not built. {error}", file=sys.stderr)
             status = 1
             if isinstance(error, sources.DataNotFound):
                 break  # the other configs would say the same

@@ -8,7 +8,6 @@ can use but a person probably did not intend. A finding is a reason to look, not
 mistake.
 """
 
-import argparse
 import csv
 import sys
 from collections import defaultdict
@@ -19,7 +18,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ap10k_jax import images, keypoints, visualize
+from ap10k_jax import keypoints, transforms, visualize
+from ap10k_jax.runtime import command_line, errors
 from tfds_ap10k import annotations, photographs, rules, sheets, sources
 
 PADDING = 1.4  # of a picture on the sheet
@@ -116,11 +116,7 @@ def _tile(
 
 def main() -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tfds_ap10k.checks",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.Parser("tfds_ap10k.checks", __doc__)
     parser.add_argument("annotations", metavar="ANNOTATIONS", type=Path)
     parser.add_argument("--images", type=Path, help="the folder of photographs (default: ../data)")
     parser.add_argument("--report", type=Path, help="write all findings: FILE.csv")
@@ -129,7 +125,7 @@ def main() -> int:
     flags = parser.parse_args()
     if flags.examples < 1:
         parser.error("--examples must be at least 1")
-    try:
+    with errors.reported(ValueError):
         contents, _ = annotations.read({"": flags.annotations})
         findings = check(contents[""])
         print(text(findings, len(contents[""]["annotations"])))
@@ -145,9 +141,6 @@ def main() -> int:
                 print(f"No photograph of a finding is in {folder}; --images=FOLDER")
             else:
                 visualize.save(flags.sheet, sheet)
-    except (ValueError, OSError) as error:  # flawed annotations or photographs among them
-        print(error, file=sys.stderr)
-        return 1
     return 0
 
 

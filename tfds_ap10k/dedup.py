@@ -1,7 +1,7 @@
 """Search photographs for near-duplicates, show them for a decision, and act on the decisions.
 
     python -m tfds_ap10k.dedup PHOTOGRAPHS --out=FOUND
-    python -m tfds_ap10k.dedup PHOTOGRAPHS --out=FOUND --apply --move_to=ASIDE
+    python -m tfds_ap10k.dedup PHOTOGRAPHS --out=FOUND --apply --move-to=ASIDE
     python -m tfds_ap10k.dedup AP10K/data ANIMAL_POSE/images --between --out=FOUND
 
 The first writes FOUND/decisions.csv with a proposal (keep the largest of every group) and sheets
@@ -24,7 +24,8 @@ import cv2
 import numpy as np
 import tqdm
 
-from ap10k_jax import images, visualize
+from ap10k_jax import transforms, visualize
+from ap10k_jax.runtime import command_line, errors
 from tfds_ap10k import hashes, photographs, sheets, sources
 
 KEEP, DROP = "keep", "drop"
@@ -51,8 +52,8 @@ class Match(NamedTuple):
     similarity: float
 
 
-class DecisionError(ValueError):
-    """Raised where a decisions file cannot be used; the text says where and why."""
+class DecisionError(errors.UserError, ValueError):
+    """A decisions file that cannot be acted on; the text says where and why."""
 
 
 def between(
@@ -198,37 +199,33 @@ def _tile(decision: Decision, path: Path, note: str) -> np.ndarray:
 
 def main() -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tfds_ap10k.dedup",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.Parser("tfds_ap10k.dedup", __doc__)
     parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="for the cache and the results")
     parser.add_argument("--between", action="store_true", help="only pairs from different folders")
     parser.add_argument(
-        "--max_bits",
+        "--max-bits",
         type=int,
         default=hashes.MAX_BITS,
         help=f"in which average hashes may differ, of 256 (default: {hashes.MAX_BITS})",
     )
     parser.add_argument("--apply", action="store_true", help="act on OUT/decisions.csv")
-    parser.add_argument("--move_to", type=Path, help="with --apply: move what is dropped there")
+    parser.add_argument("--move-to", type=Path, help="with --apply: move what is dropped there")
     flags = parser.parse_args()
     if flags.between and len(flags.folders) < 2:
         parser.error("--between needs two folders or more")
     if flags.move_to and not flags.apply:
-        parser.error("--move_to goes with --apply")
+        parser.error("--move-to goes with --apply")
     for folder in flags.folders:
         if not folder.is_dir():
             parser.error(f"{folder} is not a folder")
-    try:
-        return _apply(flags) if flags.apply else _search(flags)
-    except ImportError as error:
-        print(f'{error}; install it with: pip install "ap10k_jax[curate]"', file=sys.stderr)
-    except (DecisionError, OSError, sources.DataNotFound) as error:
-        print(error, file=sys.stderr)
-    return 1
+    with errors.reported():
+        try:
+            return _apply(flags) if flags.apply else _search(flags)
+        except ImportError as error:
+            raise errors.UserError(
+                f'{error}; install it with: pip install "ap10k_jax[curate]"'
+            ) from error
 
 
 def _search(flags: argparse.Namespace) -> int:
@@ -281,7 +278,7 @@ def _apply(flags: argparse.Namespace) -> int:
                 raise DecisionError(f"{target} exists already; nothing is overwritten")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(base / name, target)
-    done = f"moved to {flags.move_to}" if flags.move_to else "to be dropped; --move_to moves them"
+    done = f"moved to {flags.move_to}" if flags.move_to else "to be dropped; --move-to moves them"
     print(f"{len(dropped)} {done}", file=sys.stderr)
     return 0
 

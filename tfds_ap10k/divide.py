@@ -1,7 +1,7 @@
 """Write annotation files of train, val and test, three times, and of tasks with fewer images.
 
     python -m tfds_ap10k.divide ANNOTATIONS.json --out=DIR --groups=decisions.csv
-    python -m tfds_ap10k.divide ANNOTATIONS.json --out=DIR --leave_out=Felidae --few=5 --few=25
+    python -m tfds_ap10k.divide ANNOTATIONS.json --out=DIR --leave-out=Felidae --few=5 --few=25
     python -m tfds_ap10k.divide ANNOTATIONS.json --out=DIR --dataset=own
 
 DIR gets three splits in the official layout, annotations/ap10k-{train,val,test}-split1.json, ...;
@@ -12,12 +12,12 @@ and the others of a group stay on one side. `--few` (the paper's outlook has 5, 
 makes a data set DIR/few5 of its own, with fewer photographs in train and the same val and test.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ap10k_jax.runtime import command_line, errors
 from tfds_ap10k import annotations, dedup, splits
 
 SPLITS = (1, 2, 3)
@@ -45,11 +45,7 @@ def decided(coco: Mapping, decisions: Sequence[dedup.Decision]) -> tuple[dict, d
 
 def main() -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tfds_ap10k.divide",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.Parser("tfds_ap10k.divide", __doc__)
     parser.add_argument("annotations", metavar="ANNOTATIONS", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="a new folder, or one to add to")
     parser.add_argument(
@@ -57,14 +53,14 @@ def main() -> int:
     )
     parser.add_argument("--groups", type=Path, help="decisions.csv of tfds_ap10k.dedup")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other splits (0)")
-    parser.add_argument("--leave_out", help="a species or family that train and val do without")
+    parser.add_argument("--leave-out", help="a species or family that train and val do without")
     parser.add_argument(
         "--few", type=int, action="append", default=[], help="DIR/few5 with 5 images a species, ..."
     )
     flags = parser.parse_args()
     if flags.seed < 0 or any(few < 1 for few in flags.few):
         parser.error("--seed must be at least 0 and --few at least 1")
-    try:
+    with errors.reported():
         contents, _ = annotations.read({str(path): path for path in flags.annotations})
         coco, groups = splits.join(contents.values()), None
         coco["categories"].sort(key=lambda category: category["id"])
@@ -75,17 +71,16 @@ def main() -> int:
         for split in SPLITS if flags.dataset == "ap10k" else SPLITS[:1]:
             parts = splits.divide_coco(coco, [flags.seed, split], groups)
             if flags.leave_out:
-                parts = splits.leave_out(parts, flags.leave_out)
+                try:
+                    parts = splits.leave_out(parts, flags.leave_out)
+                except KeyError:
+                    raise errors.UserError(
+                        f"{flags.leave_out} is neither a species nor a family of the file"
+                    ) from None
             write(flags.out, flags.dataset, split, parts)
             for few in flags.few:
                 train = splits.few_labels(parts["train"], few, [flags.seed, split])
                 write(flags.out / f"few{few}", flags.dataset, split, parts | {"train": train})
-    except (annotations.AnnotationError, dedup.DecisionError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyError:
-        print(f"{flags.leave_out} is neither a species nor a family of the file", file=sys.stderr)
-        return 1
     return 0
 
 

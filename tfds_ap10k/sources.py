@@ -11,6 +11,8 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from ap10k_jax.runtime import errors
+
 Root = Path | zipfile.Path
 
 AP10K_INSTRUCTIONS = """\
@@ -18,14 +20,14 @@ AP-10K must be downloaded by hand, from one of the two links on its official pag
 https://github.com/AlexTheBad/AP-10K#download (ap-10k.zip, 3.4 GB):
   Google Drive  https://drive.google.com/file/d/1-FNNGcdtAQRehYYkGY1y4wzFNg4iWNad/view
   Baidu Pan     https://pan.baidu.com/s/1tBGHjHIjDBV9Wcwy_Y2pkw (code: 6uz6)
-Put ap-10k.zip into a folder, zipped or unzipped, and name that folder with --manual_dir. It may
+Put ap-10k.zip into a folder, zipped or unzipped, and name that folder with --manual-dir. It may
 hold ap-10k.zip, a folder ap-10k (or ap10k, AP-10K), or annotations/ and data/ themselves.
 Photographs without keypoints become the split `unlabeled` where they lie beside annotations/, in
 unlabeled/<Family>/<species>/ or as a file unlabeled.json says; see tfds_ap10k/ap10k/README.md.
 
 To try everything without the data, draw a small data set of the same shape with
   python -m tfds_ap10k.synthetic DEST
-and give --manual_dir=DEST, or run the quickstart, which does that by itself:
+and give --manual-dir=DEST, or run the quickstart, which does that by itself:
   python -m ap10k_jax.main --config=configs/quickstart.py
 """
 
@@ -49,8 +51,8 @@ AP10K = Layout(
 UNREADABLE = (OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
-class DataNotFound(FileNotFoundError):
-    """Raised where the data set is not found; the text says how to get it."""
+class DataNotFound(errors.UserError, FileNotFoundError):
+    """The data set is not where it was looked for; the text says what to do about it."""
 
 
 def find(manual_dir: str | Path, layout: Layout = AP10K) -> Root:

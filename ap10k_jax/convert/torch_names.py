@@ -17,10 +17,8 @@ statistics, which no exchange of channels undoes: we take each channel's own.
     python -m ap10k_jax.convert weights.pth checkpoint_dir --model=hrnet_w32
 """
 
-import argparse
 import dataclasses
 import re
-import sys
 from collections.abc import Mapping
 
 import flax.linen as nn
@@ -30,6 +28,7 @@ from jaxtyping import Array
 
 from ap10k_jax import keypoints, models
 from ap10k_jax.models import hourglass, hrnet, simplebaseline
+from ap10k_jax.runtime import command_line, errors
 
 # Rules are applied in order to a module path such as "stage2_module0/fuse0_from1/conv".
 # nn.Sequential(conv, bn) in PyTorch numbers its members; our ConvBN names them.
@@ -309,16 +308,16 @@ def main() -> int:
     from ap10k_jax import checkpoint, initial_weights
     from ap10k_jax.configs import base
 
-    parser = argparse.ArgumentParser(
-        prog="python -m ap10k_jax.convert",
-        description="Turn published weights into a checkpoint for ap10k_jax.checkpoint.load.",
+    parser = command_line.Parser(
+        "ap10k_jax.convert",
+        "Turn published weights into a checkpoint for ap10k_jax.checkpoint.load.",
     )
     parser.add_argument(
         "source", help=f".pth, .safetensors, or one of {', '.join(initial_weights.PUBLIC)}"
     )
     parser.add_argument("dest", help="the folder to write; must not exist")
     parser.add_argument("--model", required=True, help=f"one of {', '.join(models.MODELS)}")
-    parser.add_argument("--num_keypoints", type=int, default=17)
+    parser.add_argument("--num-keypoints", type=int, default=17)
     parser.add_argument(
         "--joints",
         choices=JOINTS,
@@ -326,11 +325,8 @@ def main() -> int:
     )
     args = parser.parse_args()
 
-    try:
+    with errors.reported(*MISTAKES):
         variables, report = initial_weights.load(args.source, args.model, args.num_keypoints)
-    except MISTAKES as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     # 17 joints may be an animal's or a person's: nothing in a file of weights says which.
     default = "coco_person" if args.source == "coco" else "ap10k"
     joints = JOINTS[args.joints or default]
@@ -340,13 +336,10 @@ def main() -> int:
     config.init_from = args.source
     declared = {"keypoints": keypoints.as_category(joints)}
     known = len(joints) == args.num_keypoints
-    try:
+    with errors.reported(*MISTAKES):
         if args.joints and not known:
             raise ValueError(f"--joints={args.joints} are {len(joints)}, not {args.num_keypoints}")
         checkpoint.export(args.dest, variables, config.to_dict() | (declared if known else {}))
-    except MISTAKES as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     print(f"{args.dest}: {args.model} from {args.source}\n{report}")
     print(
         f"joints: {args.joints or default} (--joints)" if known else "joints: not known (--joints)"

@@ -101,7 +101,7 @@ class DecodedPhotographs(Sequence):
     def _to_write(self, missing: set[int]) -> pixel_file.File | None:
         try:
             self._rows.folder.mkdir(parents=True, exist_ok=True)
-            self._held.enter_context(file_lock.held(self._rows.lock_path))
+            self._held.enter_context(file_lock.locked(self._rows.lock_path))
             file = self._held.enter_context(pixel_file.File(self._rows, write=True))
         except OSError:  # another process has the lock, or the folder is read-only
             return None

@@ -5,6 +5,7 @@ Nothing is compiled or run: the counts come from shapes.
 
 import argparse
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,10 @@ def count_multiply_adds(module: nn.Module, image_size: tuple[int, int] = (256, 2
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m ap10k_jax.models", description=__doc__)
     parser.add_argument("--size", default="256x256", help="height x width of the image")
-    height, width = map(int, parser.parse_args().size.split("x"))
+    size = parser.parse_args().size
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", size):
+        parser.error(f"--size={size}: expected height x width, such as 256x192")
+    height, width = map(int, size.split("x"))
     print(f"{'model':26}{'parameters':>12}{'multiply-adds at ' + f'{height}x{width}':>30}")
     for name in models.MODELS:
         module = models.build(name)

@@ -35,7 +35,7 @@ What is written to --out:
 With --smooth they go to smoothed/, and DeepLabCut's scorer names the filter; results.jsonl is raw.
 A joint's score is the height of its peak in the heatmap, about 0 to 1; it is no probability.
 
-Exit status: 0 all went well; 1 done, with problems; 2 not done, the message says why.
+Exit status: 0 all went well; 1 not done, the message says why; 3 done, with problems.
 """
 
 import argparse
@@ -51,11 +51,11 @@ from tqdm import tqdm
 from ap10k_jax import box_files
 from ap10k_jax.predict import formats, job, video
 from ap10k_jax.predict.predictor import BATCH_SIZES, Predictor
-from ap10k_jax.runtime import file_lock, sharding
+from ap10k_jax.runtime import command_line, errors, file_lock, sharding
 from ap10k_jax.runtime import files as file_writing
 
 # What the command line turns into a message.
-MISTAKES = (job.JobError, box_files.BoxFileError, OSError, ValueError, FloatingPointError)
+MISTAKES = (ValueError, FloatingPointError)
 FORMATS = ("coco", "csv", "csv-wide", "dlc", "drawn")
 # On a CPU a batch of 64 is no faster than one of 8, and holds back what is done for longer.
 CPU_BATCH_SIZES = (1, 8)
@@ -65,10 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     options = parser().parse_args(argv)
     try:
-        return run(options)
-    except MISTAKES as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        with errors.reported(*MISTAKES):
+            return run(options)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130
@@ -76,11 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Arguments and their help."""
-    result = argparse.ArgumentParser(
-        prog="python -m ap10k_jax.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    result = command_line.Parser("ap10k_jax.predict", __doc__)
     add = result.add_argument
     add("checkpoint", type=Path, help="a run's directory, one of its steps, or an exported folder")
     add("inputs", nargs="+", help="photographs, videos, folders (with all below), globs")
@@ -129,9 +123,9 @@ def run(options: argparse.Namespace) -> int:
     predictor = Predictor.load(options.checkpoint, flip_test=flip_test, batch_sizes=sizes)
 
     full = "make room, and start the same command again; the results so far are kept"
-    with file_writing.trouble(options.out, full=full, closed="choose another --out"):
+    with file_writing.explain_disk_errors(options.out, full=full, closed="choose another --out"):
         options.out.mkdir(parents=True, exist_ok=True)
-        with file_lock.held(options.out / "lock"):
+        with file_lock.locked(options.out / "lock"):
             return predict_and_write(options, predictor, files, box_file)
 
 
@@ -160,7 +154,7 @@ def predict_and_write(
     if problems:
         print(f"{len(problems)} problems, all in {options.out / 'problems.txt'}:")
         print("".join(f"  {line}\n" for line in problems[:20]), end="")
-    return 1 if problems else 0
+    return 3 if problems else 0
 
 
 def read_boxes(options: argparse.Namespace) -> box_files.BoxFile | None:

@@ -27,14 +27,14 @@ import numpy as np
 
 from ap10k_jax import box_files, images
 from ap10k_jax.predict import video
-from ap10k_jax.runtime import files
+from ap10k_jax.runtime import errors, files
 
 PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 THREADS = 2  # that decode photographs while the network computes
 Piece = tuple[dict, list[dict]]  # a record without its animals, and their crops
 
 
-class JobError(Exception):
+class JobError(errors.UserError):
     """Why the job cannot run at all; shown without a traceback."""
 
 

@@ -1,7 +1,7 @@
 """Reproduce the paper's tables: train what is missing, score it, write the report.
 
     python -m ap10k_jax.reproduce --table=all --dry-run       what would run, and for how long
-    python -m ap10k_jax.reproduce --table=6 --manual_dir=DOWNLOADS
+    python -m ap10k_jax.reproduce --table=6 --manual-dir=DOWNLOADS
     python -m ap10k_jax.reproduce --table=3,4 --cells='sl/hrnet_w32-*-split1'
     python -m ap10k_jax.reproduce --table=all --jobs > jobs.txt
     python -m ap10k_jax.reproduce --table=all --report        only the report, of what there is
@@ -28,8 +28,7 @@ from pathlib import Path
 
 from ap10k_jax import run_data, run_directory
 from ap10k_jax.reproduce import paper_report, plan, tables
-from ap10k_jax.runtime import errors, signals
-from tfds_ap10k.annotations import AnnotationError
+from ap10k_jax.runtime import command_line, errors, signals
 
 EPILOG = """\
 on a cluster:
@@ -48,23 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         # a cell ends within the usual grace: a little more for this process
-        with signals.handled(signals.GRACE + 3):
+        with errors.reported(), signals.handled(signals.GRACE + 3):
             return reproduce(options)
-    except errors.UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except signals.Stopped as stopped:
         print(stopped, file=sys.stderr)
         return stopped.status
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m ap10k_jax.reproduce",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.Parser("ap10k_jax.reproduce", __doc__, epilog=EPILOG)
     known = ",".join(map(str, tables.TITLES))
     parser.add_argument("--table", required=True, help=f"out of {known}; several as 3,4; or all")
     parser.add_argument(
@@ -76,8 +67,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=Path("runs/paper"),
         help="the directory of all runs (default: runs/paper)",
     )
-    parser.add_argument("--data_dir", help="where the built data sets are or will be")
-    parser.add_argument("--manual_dir", help="the downloads, if something still has to be built")
+    parser.add_argument("--data-dir", help="where the built data sets are or will be")
+    parser.add_argument("--manual-dir", help="the downloads, if something still has to be built")
     parser.add_argument(
         "--set",
         action="append",
@@ -86,7 +77,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="a field of the config of every cell, or of those with such a name; may be repeated",
     )
     parser.add_argument(
-        "--images_per_second",
+        "--images-per-second",
         action="append",
         default=[],
         metavar="[MODEL=]N",
@@ -105,7 +96,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     try:
         options.rates = dict(parse_rate(text) for text in options.images_per_second)
     except ValueError:
-        parser.error("--images_per_second: a number, or as in hrnet_w32=210")
+        parser.error("--images-per-second: a number, or as in hrnet_w32=210")
     options.workdir = options.workdir.expanduser().absolute()
     for name in ("data_dir", "manual_dir"):
         if getattr(options, name):
@@ -178,7 +169,7 @@ def prepare(steps: Sequence[plan.Step]) -> dict[str, str]:
             lacking[name] = ""
             try:
                 run_data.build_dataset(step.config)
-            except (AnnotationError, OSError) as error:
+            except (errors.UserError, OSError) as error:
                 print(f"{name}: {error}", file=sys.stderr)
                 lacking[name] = f"{name} could not be built, see above"
         if lacking[name]:
@@ -260,7 +251,7 @@ def dry_run(steps: Sequence[plan.Step], rates: dict[str, float]) -> str:
     )
     if unknown:
         lines.append(
-            f"No speed known of {', '.join(sorted(unknown))}: give --images_per_second=MODEL=N, or "
+            f"No speed known of {', '.join(sorted(unknown))}: give --images-per-second=MODEL=N, or "
             "let one of their cells log a few lines (its progress bar shows images_s)"
         )
     if hours:

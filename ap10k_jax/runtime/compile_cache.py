@@ -1,10 +1,10 @@
-"""A compiled step that is ready sooner: made while other things are done, and kept between runs.
+"""Compiles the training step in a background thread, and caches the executable on disk.
 
-HRNet's training step has thousands of operations. Even where the compiled step lies in JAX's cache
-of compilations, a start has to trace and lower it first, to find out which one it needs, and to
-load it then, all before the first batch can be used. Here a thread does that while the program
-makes weights and places them, and a `Store` knows steps by what they are made from: the code, the
-versions, the machine and the arguments, so that a known one need not be traced.
+HRNet's training step has thousands of operations. Even where the executable lies in JAX's own
+cache of compilations, a start has to trace and lower the step, to find out which one it needs, and
+then to load it, all before the first batch can be used. Here a thread does that while the program
+makes weights and copies them to the devices. A `StepCache` finds an executable by what it was made
+from, which is the code, the versions, the machine and the arguments, so that nothing is traced.
 """
 
 import functools
@@ -26,14 +26,14 @@ from jaxtyping import PyTree
 from ap10k_jax.runtime import errors
 from ap10k_jax.runtime import files as file_writing
 
-KEPT = 8  # compiled steps in a store; HRNet-w32's has 22 MB
+CAPACITY = 8  # compiled steps in a cache; HRNet-w32's has 22 MB
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 CACHE_HIT = "/jax/compilation_cache/cache_hits"  # jax.monitoring's
 log = logging.getLogger(__name__)
 
 
-class KeptStepError(errors.UserError):
-    """A step out of a store was loaded but does not run; it is no longer there."""
+class CachedStepError(errors.UserError):
+    """A cached step was loaded but does not run; it has been deleted."""
 
 
 class BackgroundCompilation:
@@ -49,12 +49,12 @@ class BackgroundCompilation:
         batch_shapes: dict[str, jax.ShapeDtypeStruct],
         *,
         devices: Sequence[jax.Device],
-        store: "Store | None" = None,
+        cache: "StepCache | None" = None,
         made_from: tuple = (),
     ):
         """`made_from`: what, beside the batch's shapes, tells this function from others.
 
-        The state's shapes should follow from it, too: they are asked for if the store lacks the
+        The state's shapes should follow from it, too: they are asked for if the cache lacks the
         step. `devices` are those that the function runs on.
         """
         self._function, self._shapes = function, shapes_of(batch_shapes)
@@ -65,14 +65,14 @@ class BackgroundCompilation:
 
         def work() -> None:
             try:
-                self._compiled = store and store.load(key, devices)
+                self._compiled = cache and cache.load(key, devices)
                 if self._compiled:
-                    self._untried = functools.partial(store.forget, key)
+                    self._untried = functools.partial(cache.forget, key)
                 else:
                     self._compiled, is_new = compile_here(function, state_shapes(), batch_shapes)
                     self._ready.set()
-                    if store and is_new:
-                        store.save(key, self._compiled)
+                    if cache and is_new:
+                        cache.save(key, self._compiled)
             except Exception as error:  # raised again where the step is called
                 self._error = error
             finally:
@@ -94,7 +94,7 @@ class BackgroundCompilation:
             result = jax.block_until_ready(self._compiled(state, batch))
         except jax.errors.JaxRuntimeError as error:
             self._untried()
-            raise KeptStepError(
+            raise CachedStepError(
                 f"a compiled step that was kept does not run; it is deleted, start again ({error})"
             ) from error
         self._untried = None
@@ -110,7 +110,7 @@ def compile_here(
 ) -> tuple[Callable, bool]:
     """The compiled function, and whether it was compiled here and now.
 
-    One that comes out of JAX's cache must not go into a store: on CPU (jaxlib 0.10) what was
+    One that comes out of JAX's cache must not go into a StepCache: on CPU (jaxlib 0.10) what was
     loaded and is written again lacks functions, which is found out only when it runs.
     """
     thread, hits = threading.get_ident(), []
@@ -132,7 +132,7 @@ def shapes_of(batch: dict) -> tuple:
     return tuple((name, x.shape, str(x.dtype)) for name, x in sorted(batch.items()))
 
 
-class Store:
+class StepCache:
     """A folder of compiled steps, for programs whose functions are those of the source files.
 
     Functions that were changed in memory, as in notebooks and tests, would not be noticed. Like
@@ -176,7 +176,7 @@ class Store:
             digest = hashlib.sha256(content).digest()
             file_writing.write_bytes(self._path(key), digest + content)
             files = sorted(self._folder.glob("*.step"), key=lambda path: path.stat().st_mtime)
-            for path in files[:-KEPT]:
+            for path in files[:-CAPACITY]:
                 path.unlink(missing_ok=True)
         except Exception as error:  # a full disk, or a kind of device that cannot do this
             log.warning("the compiled step is not kept in %s: %s", self._folder, error)

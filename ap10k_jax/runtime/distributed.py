@@ -42,7 +42,7 @@ def join(
     }
     given = {name: value for name, value in given.items() if value is not None}
     if given and len(given) < 3:
-        raise UserError("--coordinator_address, --num_processes and --process_id go together")
+        raise UserError("--coordinator-address, --num-processes and --process-id go together")
     on_tpu = "tpu" in (jax.config.jax_platforms or "").split(",")
     options = given or found(os.environ) or ({} if on_tpu else None)
     if options is None:
@@ -59,7 +59,7 @@ def join(
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"the processes of this run do not find each other ({error}); name the first one's "
-            "host with --coordinator_address=HOST:PORT --num_processes=N --process_id=0..N-1"
+            "host with --coordinator-address=HOST:PORT --num-processes=N --process-id=0..N-1"
         ) from error
     if not is_first():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
@@ -90,7 +90,7 @@ def is_first() -> bool:
 
 
 @contextlib.contextmanager
-def first_ahead(what: str) -> Iterator[None]:
+def first_process_first(what: str) -> Iterator[None]:
     """The first process does this before the others, which then find it done; `what` for errors.
 
     If it fails there, it fails everywhere.
@@ -154,12 +154,10 @@ def ended_by_errors() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        is_error = not isinstance(error, SystemExit) or isinstance(error.code, str)
+        is_error = not isinstance(error, SystemExit) or error.code == 1  # see errors.reported
         if not jax.distributed.is_initialized() or jax.process_count() == 1 or not is_error:
             raise
-        if isinstance(error, SystemExit):
-            print(error.code, file=sys.stderr)
-        else:
+        if not isinstance(error, SystemExit):
             traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)

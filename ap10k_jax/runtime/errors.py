@@ -15,4 +15,5 @@ def reported(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except (UserError, OSError, *kinds) as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

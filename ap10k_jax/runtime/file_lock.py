@@ -13,14 +13,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from ap10k_jax.runtime import errors
 
-class Held(OSError):
+
+class InUse(errors.UserError, OSError):
     """Another process holds the lock; the message names it."""
 
 
 @contextlib.contextmanager
-def held(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock of this file, whose folder is there; raises Held, or waits and says for whom.
+def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock of this file, whose folder is there; raises InUse, or waits and says for whom.
 
     The file is there only while somebody holds the lock, or after a kill.
     """
@@ -46,7 +48,7 @@ def held(path: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def check(path: Path) -> None:
-    """Raises Held if somebody holds the lock now; makes no file."""
+    """Raises InUse if somebody holds the lock now; makes no file."""
     with contextlib.suppress(FileNotFoundError):
         descriptor = os.open(path, os.O_RDWR)
         try:
@@ -61,7 +63,7 @@ def _lock(descriptor: int, path: Path, wait: bool) -> None:
     except BlockingIOError:
         holder = os.pread(descriptor, 1000, 0).decode(errors="replace") or "another process"
         if not wait:
-            raise Held(f"{path.parent} is in use by {holder}") from None
+            raise InUse(f"{path.parent} is in use by {holder}") from None
         print(f"{path.parent}: waiting for {holder}", file=sys.stderr, flush=True)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:  # some network file systems have no locks

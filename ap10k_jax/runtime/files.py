@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from ap10k_jax.runtime import errors
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -33,12 +35,12 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-class DiskError(OSError):
+class DiskError(errors.UserError, OSError):
     """A folder that cannot be written to; the message names it."""
 
 
 @contextlib.contextmanager
-def trouble(folder: Path, *, full: str, closed: str) -> Iterator[None]:
+def explain_disk_errors(folder: Path, *, full: str, closed: str) -> Iterator[None]:
     """What goes wrong here because `folder` is full or read-only becomes a DiskError.
 
     `full` and `closed` say what to do then. Libraries wrap such errors in their own, or keep only

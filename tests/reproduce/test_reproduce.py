@@ -3,6 +3,7 @@
 import csv
 import json
 
+import commands
 import miniature
 import pytest
 
@@ -34,8 +35,8 @@ def command(folder, tmp_path, monkeypatch):
     def run(*arguments):
         monkeypatch.setattr(reproduce, "start", start)
         started.clear()
-        places = (f"--workdir={tmp_path / 'runs'}", f"--data_dir={folder}")
-        return reproduce.main([*places, *settings, *arguments]), list(started)
+        places = (f"--workdir={tmp_path / 'runs'}", f"--data-dir={folder}")
+        return commands.status(reproduce.main, [*places, *settings, *arguments]), list(started)
 
     return run
 
@@ -131,8 +132,8 @@ def test_a_run_of_another_config_is_neither_taken_nor_touched(command, tmp_path,
 
 
 def test_the_plan_of_the_whole_paper_needs_no_data(capsys, tmp_path):
-    arguments = ["--table=all", "--dry-run", f"--data_dir={tmp_path}", f"--workdir={tmp_path}"]
-    assert reproduce.main([*arguments, "--images_per_second=100"]) == 0
+    arguments = ["--table=all", "--dry-run", f"--data-dir={tmp_path}", f"--workdir={tmp_path}"]
+    assert commands.status(reproduce.main, [*arguments, "--images-per-second=100"]) == 0
     said = capsys.readouterr().out
     cells = tables.cells([n for table in tables.TITLES for n in tables.numbers(table)])
     assert all(cell.name in said for cell in cells)
@@ -152,8 +153,8 @@ def test_the_plan_of_the_whole_paper_needs_no_data(capsys, tmp_path):
 
 
 def test_jobs_are_commands_in_order(capsys, tmp_path):
-    arguments = ["--table=10", "--jobs", "--cells=*deer*seed1", "--data_dir=none"]
-    assert reproduce.main([*arguments, f"--workdir={tmp_path}"]) == 0
+    arguments = ["--table=10", "--jobs", "--cells=*deer*seed1", "--data-dir=none"]
+    assert commands.status(reproduce.main, [*arguments, f"--workdir={tmp_path}"]) == 0
     first, *others = capsys.readouterr().out.splitlines()
     assert first.startswith("python -m ap10k_jax.main --config=")
     assert "dg_inter.py:Bovidae" in first
@@ -167,7 +168,7 @@ def test_jobs_are_commands_in_order(capsys, tmp_path):
     [
         (["--table=12"], "the paper's tables are 3,4,5,6,7,8,9,10,11"),
         (["--table=x"], "the paper's tables are"),
-        (["--table=3", "--images_per_second=fast"], "hrnet_w32=210"),
+        (["--table=3", "--images-per-second=fast"], "hrnet_w32=210"),
         (["--table=3", "--cells=nothing*"], "no cell matches"),
         (["--table=3", "--dry-run", "--set", "epoch=3"], "no such field"),
         (["--table=3", "--dry-run", "--jobs"], "not allowed with"),
@@ -175,7 +176,9 @@ def test_jobs_are_commands_in_order(capsys, tmp_path):
 )
 def test_a_mistake_is_explained(arguments, message, capsys, tmp_path):
     try:
-        status = reproduce.main([*arguments, f"--workdir={tmp_path}", "--data_dir=none"])
+        status = commands.status(
+            reproduce.main, [*arguments, f"--workdir={tmp_path}", "--data-dir=none"]
+        )
     except SystemExit as error:
         status = error.code
     assert status
@@ -186,8 +189,8 @@ def test_data_that_cannot_be_built_is_said_once_and_nothing_is_started(
     tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(reproduce, "start", lambda step: pytest.fail("started a cell"))
-    arguments = ["--table=7", f"--workdir={tmp_path}", f"--data_dir={tmp_path}/none"]
-    assert reproduce.main(arguments) == 1
+    arguments = ["--table=7", f"--workdir={tmp_path}", f"--data-dir={tmp_path}/none"]
+    assert commands.status(reproduce.main, arguments) == 1
     said = capsys.readouterr()
     assert said.out.count("could not be built, see above") == 9
     assert said.err.count("AlexTheBad/AP-10K") <= 2 * 3  # instructions for each of three splits

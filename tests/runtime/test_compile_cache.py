@@ -34,10 +34,10 @@ def ones(rows=4):
 
 
 def begin(function, folder=None, made_from=("a",), state_shapes=lambda: STATE):
-    store = compile_cache.Store(folder) if folder else None
+    store = compile_cache.StepCache(folder) if folder else None
     devices = jax.devices()[:1]
     step = compile_cache.BackgroundCompilation(
-        function, state_shapes, BATCH, devices=devices, store=store, made_from=made_from
+        function, state_shapes, BATCH, devices=devices, cache=store, made_from=made_from
     )
     step.join()
     return step
@@ -46,7 +46,7 @@ def begin(function, folder=None, made_from=("a",), state_shapes=lambda: STATE):
 def found(folder, name):
     devices = jax.devices()[:1]
     key = (name, compile_cache.shapes_of(BATCH), tuple(device.id for device in devices))
-    return compile_cache.Store(folder).load(key, devices) is not None
+    return compile_cache.StepCache(folder).load(key, devices) is not None
 
 
 def test_other_shapes_go_to_the_jitted_function(counted):
@@ -107,12 +107,12 @@ def changed_precision(monkeypatch, tmp_path):
 )
 def test_a_step_of_other_surroundings_is_not_taken(counted, tmp_path, monkeypatch, change):
     function, _ = counted
-    store, key = compile_cache.Store(tmp_path / "steps"), ("a",)
+    store, key = compile_cache.StepCache(tmp_path / "steps"), ("a",)
     store.save(key, function.lower(STATE, BATCH).compile())
     assert store.load(key, jax.devices()[:1]) is not None
     change(monkeypatch, tmp_path)
     assert store.load(key, jax.devices()[:1]) is not None  # as this process began
-    assert compile_cache.Store(tmp_path / "steps").load(key, jax.devices()[:1]) is None
+    assert compile_cache.StepCache(tmp_path / "steps").load(key, jax.devices()[:1]) is None
 
 
 def test_a_step_made_from_something_else_is_not_taken(counted, tmp_path):
@@ -163,9 +163,9 @@ def test_a_kept_step_that_does_not_run_is_deleted(counted, tmp_path, monkeypatch
         raise jax.errors.JaxRuntimeError("NOT_FOUND: Function wrapped_add not found")
 
     with monkeypatch.context() as patch:
-        patch.setattr(compile_cache.Store, "load", lambda *_: incomplete)
+        patch.setattr(compile_cache.StepCache, "load", lambda *_: incomplete)
         step = begin(function, tmp_path)
-    with pytest.raises(compile_cache.KeptStepError, match=r"start again .*wrapped_add not found"):
+    with pytest.raises(compile_cache.CachedStepError, match=r"start again .*wrapped_add not found"):
         step(jnp.zeros(3), ones())
     assert not [*tmp_path.glob("*.step")]
     assert begin(function, tmp_path)(jnp.zeros(3), ones())[0].tolist() == [4, 4, 4]
@@ -206,8 +206,8 @@ def test_a_run_learns_the_same_from_a_kept_step(config, tmp_path, unknown_step):
     """And does not trace it: also the state that is restored has the shapes it was made for."""
     config.eval.splits = "validation"
     config.eval.every_epochs = 0
-    store = compile_cache.Store(tmp_path / "steps")
-    results = [run.run(config, tmp_path / name, store=store) for name in ("one", "two")]
+    store = compile_cache.StepCache(tmp_path / "steps")
+    results = [run.run(config, tmp_path / name, step_cache=store) for name in ("one", "two")]
     assert unknown_step == [("compiling", (16, 64, 64, 3))]
     assert results[0] == results[1]
 
@@ -219,7 +219,7 @@ def test_a_step_out_of_the_cache_of_compilations_is_not_kept(
     for folder in ("compiled", "loaded"):
         jax.clear_caches()  # of this process; the one on disk stays
         train.compile_in_background(
-            config, module, one_device, store=compile_cache.Store(tmp_path / folder)
+            config, module, one_device, step_cache=compile_cache.StepCache(tmp_path / folder)
         ).join()
     assert len(unknown_step) == 2
     assert len([*tmp_path.glob("compiled/*.step")]) == 1

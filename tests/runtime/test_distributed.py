@@ -106,7 +106,7 @@ def test_rows_follow_the_devices(monkeypatch, process, wanted):
 def test_a_process_of_its_own_reads_all_rows_and_waits_for_none():
     assert sharding.rows(sharding.shardings(), 16) == range(16)
     distributed.agree(anything="here")
-    with distributed.first_ahead("nothing"):
+    with distributed.first_process_first("nothing"):
         pass
     assert distributed.is_first()
 
@@ -201,7 +201,7 @@ def test_a_cluster_without_an_address_is_a_clear_error(monkeypatch):
 
     monkeypatch.setattr(jax.distributed, "initialize", fail)
     monkeypatch.setattr(os, "environ", {"OMPI_COMM_WORLD_SIZE": "2"})
-    with pytest.raises(errors.UserError, match="--coordinator_address=HOST:PORT"):
+    with pytest.raises(errors.UserError, match="--coordinator-address=HOST:PORT"):
         distributed.join()
 
 
@@ -227,11 +227,11 @@ def test_where_the_first_fails_the_others_do_not_go_on(monkeypatch):
     with (
         of_two(monkeypatch, first_says=0),
         pytest.raises(errors.UserError, match=r"data\.dir"),
-        distributed.first_ahead("data.dir"),
+        distributed.first_process_first("data.dir"),
     ):
         done.append(1)
     assert not done
-    with of_two(monkeypatch), distributed.first_ahead("data.dir"):
+    with of_two(monkeypatch), distributed.first_process_first("data.dir"):
         done.append(1)
     assert done
 

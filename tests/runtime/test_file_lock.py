@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 
+import commands
 import pytest
 
 from ap10k_jax import run, run_directory
@@ -17,7 +18,7 @@ from tfds_ap10k.synthetic import dataset
 HOLDER = """
 import sys, time, pathlib
 from ap10k_jax.runtime import file_lock
-with file_lock.held(pathlib.Path(sys.argv[1])):
+with file_lock.locked(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
 """
@@ -34,16 +35,16 @@ def holder(path, seconds=30):
 def test_the_holder_is_named_and_the_lock_goes_with_it_when_it_is_killed(tmp_path):
     path = tmp_path / "lock"
     process = holder(path)
-    for attempt in (lambda: file_lock.held(path).__enter__(), lambda: file_lock.check(path)):
+    for attempt in (lambda: file_lock.locked(path).__enter__(), lambda: file_lock.check(path)):
         with pytest.raises(
-            file_lock.Held, match=f"{tmp_path} is in use by process {process.pid} on "
+            file_lock.InUse, match=f"{tmp_path} is in use by process {process.pid} on "
         ):
             attempt()
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert path.exists()
     file_lock.check(path)
-    with file_lock.held(path):
+    with file_lock.locked(path):
         assert f"process {os.getpid()} on" in path.read_text()
     assert not path.exists()
     file_lock.check(path)
@@ -52,7 +53,7 @@ def test_the_holder_is_named_and_the_lock_goes_with_it_when_it_is_killed(tmp_pat
 def test_who_waits_says_for_whom(tmp_path, capsys):
     process = holder(tmp_path / "lock", seconds=1)
     started = time.monotonic()
-    with file_lock.held(tmp_path / "lock", wait=True):
+    with file_lock.locked(tmp_path / "lock", wait=True):
         assert time.monotonic() - started > 0.3
     assert f"waiting for process {process.pid}" in capsys.readouterr().err
     assert process.wait() == 0
@@ -64,7 +65,7 @@ def test_of_many_that_wait_each_has_the_lock_alone(tmp_path):
 
     def work():
         for _ in range(20):
-            with file_lock.held(tmp_path / "lock", wait=True):
+            with file_lock.locked(tmp_path / "lock", wait=True):
                 inside.append(1)
                 most.append(len(inside))
                 time.sleep(0.001)
@@ -90,11 +91,11 @@ def test_a_run_that_is_going_on_is_not_joined(config, tmp_path):
 def test_reproduce_does_not_join_another_but_plans_beside_it(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(reproduce, "start", lambda step: pytest.fail("started a cell"))
     monkeypatch.setattr(reproduce, "prepare", lambda steps: pytest.fail("built data"))
-    arguments = ["--table=7", f"--workdir={tmp_path}", f"--data_dir={tmp_path}/none"]
+    arguments = ["--table=7", f"--workdir={tmp_path}", f"--data-dir={tmp_path}/none"]
     with run_directory.locked(tmp_path):
-        assert reproduce.main(arguments) == 1
+        assert commands.status(reproduce.main, arguments) == 1
         assert f"{tmp_path} is in use by process {os.getpid()}" in capsys.readouterr().err
-        assert reproduce.main([*arguments, "--dry-run"]) == 0
+        assert commands.status(reproduce.main, [*arguments, "--dry-run"]) == 0
 
 
 def test_two_that_want_the_same_drawings_make_them_once(tmp_path, monkeypatch):

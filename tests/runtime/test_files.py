@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 
+import commands
 import cv2
 import miniature
 import numpy as np
@@ -122,12 +123,14 @@ def photos(tmp_path):
 
 def test_a_prediction_job_on_a_full_disk_goes_on(checkpoint_dir, photos, small_disk, capsys):
     def predict(out):
-        status = predict_command.main([str(checkpoint_dir), str(photos), "--out", str(out)])
+        status = commands.status(
+            predict_command.main, [str(checkpoint_dir), str(photos), "--out", str(out)]
+        )
         return status, capsys.readouterr()
 
     folder = small_disk("size=24k")
     status, said = predict(folder / "out")
-    assert status == 2
+    assert status == 1
     assert f"error: No space left on device in {folder / 'out'}" in said.err
     assert "start the same command again" in said.err
     small_disk("size=4m")
@@ -137,7 +140,7 @@ def test_a_prediction_job_on_a_full_disk_goes_on(checkpoint_dir, photos, small_d
     assert "40 animals in 40 pictures" in said.out
     small_disk("ro")
     status, said = predict(folder / "other")
-    assert status == 2
+    assert status == 1
     assert f"error: Read-only file system: {folder / 'other'}: choose another --out" in said.err
 
 
@@ -155,22 +158,22 @@ def test_errors_of_the_disk_are_found_behind_those_of_libraries(tmp_path):
     ):
         with (
             pytest.raises(files.DiskError, match=f"in {tmp_path / 'run'} .*: make room"),
-            files.trouble(tmp_path / "run", full="make room", closed="elsewhere"),
+            files.explain_disk_errors(tmp_path / "run", full="make room", closed="elsewhere"),
         ):
             wrapped(inner)
     refused = os.strerror(errno.EACCES)
     with (
         pytest.raises(files.DiskError, match=f"{refused}: {tmp_path}/x: elsewhere"),
-        files.trouble(tmp_path, full="make room", closed="elsewhere"),
+        files.explain_disk_errors(tmp_path, full="make room", closed="elsewhere"),
     ):
         raise PermissionError(errno.EACCES, refused, str(tmp_path / "x"))
     with (  # what is read from is another matter
         pytest.raises(PermissionError, match="/x"),
-        files.trouble(tmp_path, full="make room", closed="elsewhere"),
+        files.explain_disk_errors(tmp_path, full="make room", closed="elsewhere"),
     ):
         raise PermissionError(errno.EACCES, refused, "/x")
     with (
         pytest.raises(ValueError, match="cannot save"),
-        files.trouble(tmp_path, full="", closed=""),
+        files.explain_disk_errors(tmp_path, full="", closed=""),
     ):
         wrapped(KeyError("another mistake"))

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import commands
 import cv2
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def run(monkeypatch, folder, *more, species=SPECIES, joints=JOINTS):
     out = folder / "blank.json"
     words = ["blank", str(folder / "photos"), *tables, f"--out={out}", *more]
     monkeypatch.setattr(sys, "argv", words)
-    status = blank.main()
+    status = commands.status(blank.main)
     return status, json.loads(out.read_text()) if out.exists() else None
 
 

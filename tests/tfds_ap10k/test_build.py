@@ -5,6 +5,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import commands
 import pytest
 import tiny_ap10k
 
@@ -13,7 +14,7 @@ from tfds_ap10k import Ap10k, annotations, build, records, sources
 
 def run(monkeypatch, *flags):
     monkeypatch.setattr(sys, "argv", ["build", *map(str, flags)])
-    return build.main()
+    return commands.status(build.main)
 
 
 def zipped(root: Path, archive: Path, prefix: str) -> None:
@@ -71,9 +72,9 @@ def test_a_zip_file_builds_what_its_folder_builds(tmp_path):
 
 def test_missing_data_is_answered_with_instructions(tmp_path, monkeypatch, capsys):
     (tmp_path / "ap-10k.zip").write_bytes(b"<html>too many downloads</html>")
-    looked_into = f"--manual_dir={tmp_path}"
-    for flags in ([], [looked_into], [f"--manual_dir={tmp_path}/nowhere"]):
-        assert run(monkeypatch, *flags, f"--data_dir={tmp_path}/built") == 1
+    looked_into = f"--manual-dir={tmp_path}"
+    for flags in ([], [looked_into], [f"--manual-dir={tmp_path}/nowhere"]):
+        assert run(monkeypatch, *flags, f"--data-dir={tmp_path}/built") == 1
         text = capsys.readouterr().err
         assert "drive.google.com" in text
         assert "pan.baidu.com" in text
@@ -88,7 +89,7 @@ def test_problems_are_told_without_a_traceback_and_nothing_is_built(tmp_path, mo
     files["train"]["annotations"][0]["category_id"] = 99
     files["test"]["images"][0]["file_name"] = "../1.jpg"
     root = tiny_ap10k.write(tmp_path / "manual", files)
-    flags = [f"--manual_dir={root}", f"--data_dir={tmp_path}/built"]
+    flags = [f"--manual-dir={root}", f"--data-dir={tmp_path}/built"]
     assert run(monkeypatch, *flags) == 1
     text = capsys.readouterr().err
     assert "ap10k-train-split1.json: annotation 40: category_id: unknown category: 99" in text
@@ -99,21 +100,21 @@ def test_problems_are_told_without_a_traceback_and_nothing_is_built(tmp_path, mo
 
 def test_a_build_is_summed_up_and_not_done_twice(tmp_path, monkeypatch, capsys):
     root = tiny_ap10k.write(tmp_path / "manual")
-    flags = [f"--manual_dir={root}", f"--data_dir={tmp_path}/built", "--config=all"]
+    flags = [f"--manual-dir={root}", f"--data-dir={tmp_path}/built", "--config=all"]
     assert run(monkeypatch, *flags) == 0
     text = capsys.readouterr().out
     assert "ap10k/split3 is built: 4 train, 1 validation, 2 test photographs" in text
     assert "species without animals: 52 (antelope, " in text
     built = {path: path.stat().st_mtime_ns for path in (tmp_path / "built").rglob("*-of-*")}
     assert len(built) == 9
-    assert run(monkeypatch, f"--data_dir={tmp_path}/built", "--config=all") == 0
+    assert run(monkeypatch, f"--data-dir={tmp_path}/built", "--config=all") == 0
     assert "ap10k/split1 is built already" in capsys.readouterr().out
     assert all(path.stat().st_mtime_ns == time for path, time in built.items())
 
 
 def test_overwriting_builds_again_but_only_from_sound_data(tmp_path, monkeypatch):
     root = tiny_ap10k.write(tmp_path / "manual")
-    flags = [f"--manual_dir={root}", f"--data_dir={tmp_path}/built", "--overwrite"]
+    flags = [f"--manual-dir={root}", f"--data-dir={tmp_path}/built", "--overwrite"]
     assert run(monkeypatch, *flags) == 0
     path = root / "annotations/ap10k-train-split1.json"
     train = json.loads(path.read_text())
@@ -129,7 +130,7 @@ def test_overwriting_builds_again_but_only_from_sound_data(tmp_path, monkeypatch
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("no space left on device")])
 def test_an_interrupted_build_is_no_build(tmp_path, monkeypatch, capsys, error):
     root = tiny_ap10k.write(tmp_path / "manual")
-    flags = [f"--manual_dir={root}", f"--data_dir={tmp_path}/built"]
+    flags = [f"--manual-dir={root}", f"--data-dir={tmp_path}/built"]
     examples = records.examples
 
     def stops(coco, folder, images):
@@ -162,7 +163,7 @@ def test_help_teaches(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="0"):
         run(monkeypatch, "--help")
     text = capsys.readouterr().out
-    assert "--manual_dir=~/data" in text
+    assert "--manual-dir=~/data" in text
     assert "drive.google.com" in text
 
 

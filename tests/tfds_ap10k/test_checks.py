@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 
+import commands
 import cv2
 import numpy as np
 import pytest
@@ -147,7 +148,7 @@ def test_joints_that_are_not_ap10ks_are_checked_as_far_as_they_go():
 
 def run(monkeypatch, *arguments) -> int:
     monkeypatch.setattr(sys, "argv", ["checks", *map(str, arguments)])
-    return checks.main()
+    return commands.status(checks.main)
 
 
 def test_the_command_counts_lists_and_shows(tmp_path, monkeypatch, capsys):

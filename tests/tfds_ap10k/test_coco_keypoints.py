@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -131,9 +132,9 @@ def test_the_summary_tells_what_was_left_out(tmp_path, monkeypatch, capsys):
     val = content([1, 2])
     val["annotations"][1]["bbox"] = [5, 5, 0, 10]
     folder = write(tmp_path / "a", val2017=val)
-    flags = [f"--manual_dir={folder}", f"--data_dir={tmp_path}/built", "--dataset=coco_keypoints"]
+    flags = [f"--manual-dir={folder}", f"--data-dir={tmp_path}/built", "--dataset=coco_keypoints"]
     monkeypatch.setattr("sys.argv", ["build", *flags])
-    assert build.main() == 0
+    assert commands.status(build.main) == 0
     text = capsys.readouterr().out
     assert "coco_keypoints/2017 is built: 2 train, 1 validation photographs" in text
     assert "left out flawed people: 1 (validation: annotation 20: bbox: has no extent" in text
@@ -171,9 +172,9 @@ def test_no_content_makes_the_selection_stumble(tmp_path, table, value):
 
 def test_missing_data_is_answered_with_the_official_page(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
-        "sys.argv", ["build", "--dataset=coco_keypoints", f"--manual_dir={tmp_path}"]
+        "sys.argv", ["build", "--dataset=coco_keypoints", f"--manual-dir={tmp_path}"]
     )
-    assert build.main() == 1
+    assert commands.status(build.main) == 1
     text = capsys.readouterr().err
     assert "https://cocodataset.org/#download" in text
     assert "annotations_trainval2017.zip" in text

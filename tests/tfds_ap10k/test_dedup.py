@@ -3,6 +3,7 @@
 import io
 import sys
 
+import commands
 import cv2
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ COPIES = {
 
 def run(monkeypatch, *arguments) -> int:
     monkeypatch.setattr(sys, "argv", ["dedup", *map(str, arguments)])
-    return dedup.main()
+    return commands.status(dedup.main)
 
 
 @pytest.mark.parametrize("name", COPIES)
@@ -143,7 +144,7 @@ def test_edited_decisions_are_never_overwritten_and_nothing_is_deleted(
     assert capsys.readouterr().out.split("\n")[:-1] == ["0.jpg", "1 copy.jpg"]
     assert {path.name for path in folder.rglob("*") if path.is_file()} == set(before)
     for _ in range(2):  # again, there is nothing left to move
-        assert run(monkeypatch, folder, f"--out={out}", "--apply", f"--move_to={aside}") == 0
+        assert run(monkeypatch, folder, f"--out={out}", "--apply", f"--move-to={aside}") == 0
     assert sorted(path.name for path in aside.iterdir()) == ["0.jpg", "1 copy.jpg"]
     now = [path for place in (folder, aside) for path in place.rglob("*") if path.is_file()]
     assert {path.name: path.read_bytes() for path in now} == before
@@ -155,7 +156,7 @@ def test_a_file_in_the_way_is_not_overwritten(folder, tmp_path, monkeypatch, cap
     aside.mkdir()
     (aside / "0.jpg").write_text("mine")
     assert run(monkeypatch, folder, f"--out={out}") == 0
-    assert run(monkeypatch, folder, f"--out={out}", "--apply", f"--move_to={aside}") == 1
+    assert run(monkeypatch, folder, f"--out={out}", "--apply", f"--move-to={aside}") == 1
     assert "nothing is overwritten" in capsys.readouterr().err
     assert (aside / "0.jpg").read_text() == "mine"
     assert (folder / "0.jpg").exists()
@@ -183,7 +184,7 @@ def test_decisions_do_not_lead_out_of_the_folder(folder, tmp_path, monkeypatch, 
     out.mkdir()
     (tmp_path / "mine.jpg").write_text("mine")
     (out / "decisions.csv").write_text("group,file,decision\n1,../mine.jpg,drop\n")
-    assert run(monkeypatch, folder, f"--out={out}", "--apply", f"--move_to={tmp_path}/x/y") == 1
+    assert run(monkeypatch, folder, f"--out={out}", "--apply", f"--move-to={tmp_path}/x/y") == 1
     assert "leads outside" in capsys.readouterr().err
     assert (tmp_path / "mine.jpg").exists()
 

@@ -4,6 +4,7 @@ import csv
 import json
 import zipfile
 
+import commands
 import cv2
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from tfds_ap10k.describe import figures, statistics
 
 def run(monkeypatch, *flags):
     monkeypatch.setattr("sys.argv", ["describe", *map(str, flags)])
-    return describe.main()
+    return commands.status(describe.main)
 
 
 def a_file() -> dict:

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import commands
 import tiny_ap10k
 
 from tfds_ap10k import annotations, divide, splits
@@ -19,7 +20,7 @@ def test_the_command_writes_the_official_layout(tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     flags = [*paths, f"--out={out}", f"--groups={tmp_path}/d.csv", "--few=1"]
     monkeypatch.setattr(sys, "argv", ["divide", *map(str, flags)])
-    assert divide.main() == 0
+    assert commands.status(divide.main) == 0
     for split in divide.SPLITS:
         parts = {
             part: json.loads((out / f"annotations/ap10k-{part}-split{split}.json").read_text())
@@ -31,10 +32,10 @@ def test_the_command_writes_the_official_layout(tmp_path, monkeypatch, capsys):
         few = json.loads((out / f"few1/annotations/ap10k-train-split{split}.json").read_text())
         assert len(few["images"]) <= 2
         annotations.read({part: out / f"annotations/ap10k-{part}-split1.json" for part in parts})
-    assert divide.main() == 1  # nothing is overwritten
+    assert commands.status(divide.main) == 1  # nothing is overwritten
     assert "exists" in capsys.readouterr().err
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--leave_out=dodo"])
-    assert divide.main() == 1
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--leave-out=dodo"])
+    assert commands.status(divide.main) == 1
     assert "dodo is neither" in capsys.readouterr().err
 
 
@@ -45,7 +46,7 @@ def test_a_data_set_of_ones_own_gets_its_own_layout(tmp_path, monkeypatch):
     out = tmp_path / "out"
     flags = [*paths, f"--out={out}", "--dataset=own", "--few=1"]
     monkeypatch.setattr(sys, "argv", ["divide", *map(str, flags)])
-    assert divide.main() == 0
+    assert commands.status(divide.main) == 0
     names = {"annotations/train.json", "annotations/val.json", "annotations/test.json"}
     names |= {f"few1/{name}" for name in names}
     assert {p.relative_to(out).as_posix() for p in out.rglob("*.json")} == names

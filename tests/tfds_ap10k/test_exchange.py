@@ -5,6 +5,7 @@ import json
 import sys
 from xml.etree import ElementTree
 
+import commands
 import pytest
 
 from ap10k_jax import keypoints
@@ -237,7 +238,7 @@ def test_the_labelling_interface_has_every_label_in_order(coco):
 def test_the_command_writes_and_reads(tool, coco, tmp_path, monkeypatch, capsys):
     def run(*arguments) -> int:
         monkeypatch.setattr(sys, "argv", ["exchange", str(tmp_path / "a.json"), *arguments])
-        return exchange.main()
+        return commands.status(exchange.main)
 
     (tmp_path / "a.json").write_text(json.dumps(coco))
     assert run(f"--to_{tool}={tmp_path}/there") == 0

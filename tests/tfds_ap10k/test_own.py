@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -64,7 +65,7 @@ def write(root: Path, files: dict[str, dict], photographs: str = "images") -> Pa
 
 def run(monkeypatch, *flags):
     monkeypatch.setattr(sys, "argv", ["build", "--dataset=own", *map(str, flags)])
-    return build.main()
+    return commands.status(build.main)
 
 
 @pytest.fixture(scope="module")
@@ -282,11 +283,11 @@ def test_a_folder_that_is_not_clear_is_refused(tmp_path, change, text):
 
 def test_the_command_takes_the_folders_name_and_does_not_build_twice(tmp_path, monkeypatch, capsys):
     root = write(tmp_path / "My Foxes!", contents())
-    flags = [f"--manual_dir={root}", f"--data_dir={tmp_path}/built"]
+    flags = [f"--manual-dir={root}", f"--data-dir={tmp_path}/built"]
     assert run(monkeypatch, *flags) == 0
     text = capsys.readouterr().out
     assert "own/my_foxes is built: 3 train, 1 validation, 2 test photographs" in text
-    assert run(monkeypatch, "--config=my_foxes", f"--data_dir={tmp_path}/built") == 0
+    assert run(monkeypatch, "--config=my_foxes", f"--data-dir={tmp_path}/built") == 0
     assert "own/my_foxes is built already" in capsys.readouterr().out
     assert run(monkeypatch, *flags, "--config=other") == 0
     assert tfds.builder("own/other", data_dir=tmp_path / "built").info.initialized
@@ -294,7 +295,7 @@ def test_the_command_takes_the_folders_name_and_does_not_build_twice(tmp_path, m
 
 def test_overwriting_takes_other_species_and_joints_but_only_sound_ones(tmp_path, monkeypatch):
     root = write(tmp_path / "foxes", contents())
-    flags = [f"--manual_dir={root}", f"--data_dir={tmp_path}/built", "--overwrite"]
+    flags = [f"--manual-dir={root}", f"--data-dir={tmp_path}/built", "--overwrite"]
     assert run(monkeypatch, *flags) == 0
     files = contents()
     for content in files.values():
@@ -320,7 +321,7 @@ def test_overwriting_takes_other_species_and_joints_but_only_sound_ones(tmp_path
     [
         ([], "which of your data sets?"),
         (["--config=a/b"], "'a/b' cannot name a data set"),
-        (["--manual_dir=/"], "'' cannot name a data set"),
+        (["--manual-dir=/"], "'' cannot name a data set"),
     ],
 )
 def test_a_data_set_without_a_name_is_refused(monkeypatch, capsys, flags, text):
@@ -332,8 +333,8 @@ def test_a_data_set_without_a_name_is_refused(monkeypatch, capsys, flags, text):
 def test_a_folder_without_annotations_is_answered_with_how_it_should_look(
     tmp_path, monkeypatch, capsys
 ):
-    for flags in ([f"--manual_dir={tmp_path}"], ["--config=foxes"]):
-        assert run(monkeypatch, *flags, f"--data_dir={tmp_path}/built") == 1
+    for flags in ([f"--manual-dir={tmp_path}"], ["--config=foxes"]):
+        assert run(monkeypatch, *flags, f"--data-dir={tmp_path}/built") == 1
         text = capsys.readouterr().err
         assert own_dataset_builder.INSTRUCTIONS in text
         assert "Traceback" not in text

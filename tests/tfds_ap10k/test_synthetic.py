@@ -279,6 +279,6 @@ def test_command_line_draws_and_explains_refusals(tmp_path):
     done = subprocess.run([*command, "--images=2"], capture_output=True, text=True, check=True)
     assert "2 pictures" in done.stdout
     refused = subprocess.run([*command, "--images=3"], capture_output=True, text=True)
-    assert refused.returncode == 2
+    assert refused.returncode == 1
     assert "another folder" in refused.stderr
     assert "Traceback" not in refused.stderr

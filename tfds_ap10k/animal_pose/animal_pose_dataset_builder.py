@@ -12,7 +12,7 @@ INSTRUCTIONS = """\
 Animal-Pose must be downloaded by hand, "Part I" of its official page,
 https://sites.google.com/view/animal-pose/ (linked to https://github.com/noahcao/animal-pose-dataset):
   Google Drive  https://drive.google.com/drive/folders/1xxm6ZjfsDSmv6C9JvbgiGrmHktrUjV5x
-Put keypoints.json and the folder images/ into a folder and name that folder with --manual_dir. They
+Put keypoints.json and the folder images/ into a folder and name that folder with --manual-dir. They
 may also lie in a folder animal_pose (or animal-pose, AnimalPose...) or a zip file of such a name.
 """
 

@@ -17,7 +17,7 @@ COCO must be downloaded by hand, from https://cocodataset.org/#download:
   2017 Train/Val annotations     annotations_trainval2017.zip
 Unzip the three in one folder, so that it has train2017/, val2017/ and annotations/ with
 person_keypoints_train2017.json and person_keypoints_val2017.json, and name that folder, or the one
-above a folder coco (or COCO, coco2017...), with --manual_dir.
+above a folder coco (or COCO, coco2017...), with --manual-dir.
 """
 
 

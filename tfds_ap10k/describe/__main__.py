@@ -8,7 +8,6 @@ AP-10K, Animal-Pose or COCO as they are downloaded. A record that is flawed is l
 said.
 """
 
-import argparse
 import csv
 import json
 import sys
@@ -17,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tfds_ap10k import AnimalPose, Ap10k, CocoKeypoints, annotations, sources, splits, unlabeled
+from ap10k_jax.runtime import command_line, errors
+from tfds_ap10k import AnimalPose, Ap10k, CocoKeypoints, annotations, sources, unlabeled
 from tfds_ap10k.animal_pose import conversion
 from tfds_ap10k.coco_keypoints import selection
 from tfds_ap10k.describe import figures, statistics
@@ -33,17 +33,13 @@ class Part(NamedTuple):
     folders: tuple[sources.Root, ...]
 
 
-class NothingToDescribe(ValueError):
+class NothingToDescribe(errors.UserError, ValueError):
     """A path leads to no annotations that can be read; the text says why."""
 
 
 def main() -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tfds_ap10k.describe",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.Parser("tfds_ap10k.describe", __doc__)
     parser.add_argument("paths", metavar="PATH", nargs="+", type=Path)
     parser.add_argument(
         "--split", type=int, default=1, choices=(1, 2, 3), help="of an AP-10K folder (default: 1)"
@@ -60,7 +56,7 @@ def main() -> int:
     flags = parser.parse_args()
     if flags.examples < 1 or flags.seed < 0:
         parser.error("--examples must be at least 1 and --seed at least 0")
-    try:
+    with errors.reported(ValueError):
         parts, problems = gather(flags.paths, split=flags.split)
         report(problems)
         counts = statistics.count([part.coco for part in parts])
@@ -82,10 +78,6 @@ def main() -> int:
             extra = (flags.images,) if flags.images else ()
             places = [(part.coco, (*extra, *part.folders)) for part in parts]
             figures.draw_examples(places, flags.examples, flags.seed).savefig(flags.sheet)
-    # NothingToDescribe, NoPhotographs, a photograph or an ending of file names that cannot be used
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
     return 0
 
 

@@ -9,7 +9,8 @@ from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ap10k_jax import images, keypoints, visualize
+from ap10k_jax import keypoints, transforms, visualize
+from ap10k_jax.runtime import errors
 from tfds_ap10k import photographs, sources, splits
 
 # One hue for all families, in two shades by turns: colour has nothing to say here but where a
@@ -21,7 +22,7 @@ TILE = 320, 240  # width and height in pixels of a photograph on the sheet
 PADDING = 1.3  # of what the animals of a photograph cover
 
 
-class NoPhotographs(ValueError):
+class NoPhotographs(errors.UserError, ValueError):
     """None of the photographs is where it was looked for."""
 
 

@@ -16,13 +16,14 @@ from typing import NamedTuple
 import numpy as np
 
 from ap10k_jax import keypoints
+from ap10k_jax.runtime import errors
 from tfds_ap10k import annotations, flaws
 
 MARGIN = 0.1  # of what the joints cover, on every side, of an animal without a box
 
 
-class ExchangeError(ValueError):
-    """Raised where an export cannot be used; the text has every reason."""
+class ExchangeError(errors.UserError, ValueError):
+    """What came back cannot be used; the text has every reason."""
 
 
 class Animal(NamedTuple):

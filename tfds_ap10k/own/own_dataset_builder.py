@@ -11,7 +11,7 @@ from tfds_ap10k import builder, sources, unlabeled
 from tfds_ap10k.own import folder
 
 INSTRUCTIONS = """\
-Photographs of your own need no download. --dataset=own --manual_dir=FOLDER takes a folder with
+Photographs of your own need no download. --dataset=own --manual-dir=FOLDER takes a folder with
   annotations/train.json, val.json and, if there is one, test.json, in COCO's keypoint style;
   or annotations.json, which is divided 7:1:2 within every species
   data/ or images/ with the photographs

@@ -13,7 +13,6 @@ and not counted. Hidden are joints behind the animal's own body (the far eye), b
 another animal, and outside the picture. Far legs that can be seen are labelled, and drawn darker.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -24,7 +23,7 @@ import numpy as np
 import tqdm
 
 from ap10k_jax import keypoints
-from ap10k_jax.runtime import file_lock, files
+from ap10k_jax.runtime import command_line, errors, file_lock, files
 from tfds_ap10k import splits, taxonomy
 from tfds_ap10k.synthetic import animals, pictures
 
@@ -43,9 +42,9 @@ def generate(directory: str | os.PathLike, *, images: int = 400, seed: int = 0) 
     wanted = {"images": images, "seed": seed, "version": VERSION}
     if not is_complete(directory, wanted):
         full = "make room and draw again; nothing of it was kept"
-        with files.trouble(directory.parent, full=full, closed="choose another folder"):
+        with files.explain_disk_errors(directory.parent, full=full, closed="choose another folder"):
             directory.parent.mkdir(parents=True, exist_ok=True)
-            with file_lock.held(directory.with_name(f".{directory.name}.lock"), wait=True):
+            with file_lock.locked(directory.with_name(f".{directory.name}.lock"), wait=True):
                 if not is_complete(directory, wanted):  # another process may have drawn it by now
                     draw_all(directory, wanted)
                     return directory
@@ -186,11 +185,11 @@ def draw(seed: int, i: int) -> tuple[np.ndarray, dict, list[dict], np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tfds_ap10k.synthetic",
-        description="Draws a data set of articulated animals in the official AP-10K layout. "
+    parser = command_line.Parser(
+        "tfds_ap10k.synthetic",
+        "Draws a data set of articulated animals in the official AP-10K layout. "
         "Everything is drawn here, nothing is downloaded. Same arguments, same files.",
-        epilog="Then build it like the real one: python -m tfds_ap10k.build --manual_dir=DEST",
+        epilog="Then build it like the real one: python -m tfds_ap10k.build --manual-dir=DEST",
     )
     parser.add_argument(
         "directory", metavar="DEST", help="a new or empty folder, for annotations/ and data/"
@@ -204,8 +203,6 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.images < 1 or arguments.seed < 0:
         parser.error("--images must be at least 1 and --seed at least 0")
-    try:
+    with errors.reported(ValueError):
         directory = generate(arguments.directory, images=arguments.images, seed=arguments.seed)
-    except (ValueError, OSError) as problem:
-        parser.error(str(problem))
     print(f"{directory}: {arguments.images} pictures, 9 annotation files")
