@@ -14,7 +14,7 @@ from pathlib import Path
 import flask
 import numpy as np
 
-from ap10k_jax import predict, transforms, visualize
+from ap10k_jax import images, predict, visualize
 from ap10k_jax.runtime import command_line, errors
 
 PAGE = Path(__file__).with_name("demo.html")

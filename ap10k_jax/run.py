@@ -30,6 +30,7 @@ from ap10k_jax import (
     visualize,
 )
 from ap10k_jax.data import inputs
+from ap10k_jax.data.animals import Animals, open_builder
 from ap10k_jax.report import plots
 from ap10k_jax.runtime import compile_cache, distributed, files, sharding
 

@@ -10,9 +10,11 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from ap10k_jax import checkpoint, keypoints, metrics, run_directory, settings, transforms
+from ap10k_jax import checkpoint, keypoints, metrics, run_directory, settings
+from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import animals as data
-from ap10k_jax.data import decoded_cache, inputs, patches, unlabeled
+from ap10k_jax.data import batches, decoded_cache, inputs, patches, subsets, unlabeled
+from ap10k_jax.data.animals import Animals, open_builder, read_annotations
 from ap10k_jax.predict import predictor
 from ap10k_jax.runtime import distributed, errors
 from tfds_ap10k import build, synthetic

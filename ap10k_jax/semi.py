@@ -42,6 +42,7 @@ from ap10k_jax import (
     train,
 )
 from ap10k_jax import optimizer as optimizers
+from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import unlabeled
 from ap10k_jax.runtime import sharding
 
@@ -199,7 +200,7 @@ def join_views(
         points, heights, unlabelled["to_strong"], unlabelled["exchanged"], pairs=pairs
     )
     return {
-        "image": evaluate.normalize(jnp.concatenate([batch["image"], unlabelled["strong"]])),
+        "image": inference.normalize(jnp.concatenate([batch["image"], unlabelled["strong"]])),
         "keypoints": jnp.concatenate([batch["keypoints"], moved]),
         "weights": jnp.concatenate([batch["weights"], (taught > 0).astype(jnp.float32)]),
         "heights": jnp.concatenate([jnp.ones_like(batch["weights"]), taught]),

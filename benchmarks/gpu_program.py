@@ -39,7 +39,8 @@ from jax.experimental import topologies
 from jax.stages import Compiled, Lowered
 from jaxtyping import Array, Float
 
-from ap10k_jax import evaluate, models, packing, train
+from ap10k_jax import inference, models, packing, train
+from ap10k_jax import optimizer as optimizers
 from ap10k_jax.models import hrnet, layers, ops
 from ap10k_jax.runtime import sharding
 
@@ -82,7 +83,7 @@ def build(name: str, dtype: jnp.dtype) -> nn.Module:
 def lower_step(module: nn.Module, batch: int, size: int, shardings: sharding.Shardings) -> Lowered:
     """The training step on a packed state, traced for the devices of the shardings."""
     variables = models.shapes(module, image_size=(size, size))
-    optimizer = train.make_optimizer(jnp.dtype(module.dtype))
+    optimizer = optimizers.make_optimizer(jnp.dtype(module.dtype))
     packed = packing.Packing.of(variables)
     state = jax.eval_shape(lambda v: packed.pack(train.init_state(v, optimizer)), variables)
     step = train.make_train_step(module, optimizer, shardings, packed=packed)
@@ -91,7 +92,7 @@ def lower_step(module: nn.Module, batch: int, size: int, shardings: sharding.Sha
         "keypoints": jax.ShapeDtypeStruct((batch, KEYPOINTS, 2), jnp.float32),
         "weights": jax.ShapeDtypeStruct((batch, KEYPOINTS), jnp.float32),
     }
-    return step.lower(train.with_learning_rate(state, 0.0), inputs)
+    return step.lower(optimizers.with_learning_rate(state, 0.0), inputs)
 
 
 def lower_forward(
@@ -100,7 +101,7 @@ def lower_forward(
     """The forward pass on uint8 crops, traced for the devices of the shardings."""
 
     def forward(variables, images):
-        return module.apply(variables, evaluate.normalize(images), train=False)
+        return module.apply(variables, inference.normalize(images), train=False)
 
     jitted = jax.jit(
         forward,

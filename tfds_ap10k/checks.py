@@ -18,7 +18,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ap10k_jax import keypoints, transforms, visualize
+from ap10k_jax import images, keypoints, visualize
 from ap10k_jax.runtime import command_line, errors
 from tfds_ap10k import annotations, photographs, rules, sheets, sources
 

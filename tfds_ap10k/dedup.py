@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 import tqdm
 
-from ap10k_jax import transforms, visualize
+from ap10k_jax import images, visualize
 from ap10k_jax.runtime import command_line, errors
 from tfds_ap10k import hashes, photographs, sheets, sources
 

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ap10k_jax import keypoints, transforms, visualize
+from ap10k_jax import images, keypoints, visualize
 from ap10k_jax.runtime import errors
 from tfds_ap10k import photographs, sources, splits
 
