@@ -15,6 +15,7 @@ import tiny_ap10k
 from test_paper_report import made_up
 
 from ap10k_jax import checkpoint, evaluate, initial_weights, keypoints, main, metrics, run_directory
+from ap10k_jax.convert import __main__ as convert_command
 from ap10k_jax.convert import torch_names
 from ap10k_jax.data import animals as data
 from ap10k_jax.predict import predictor
@@ -228,9 +229,8 @@ def test_converted_coco_weights_keep_their_joints(nano, tmp_path, monkeypatch, c
     monkeypatch.setattr(initial_weights, "public_url", lambda *_: "")
     monkeypatch.setattr(initial_weights, "fetch", lambda _: path)
     for source, joints in (("coco", keypoints.COCO_PERSON), ("ap10k", keypoints.AP10K)):
-        arguments = ["convert", source, str(tmp_path / source), f"--model={nano}"]
-        monkeypatch.setattr("sys.argv", arguments)
-        assert torch_names.main() == 0
+        arguments = [source, str(tmp_path / source), f"--model={nano}"]
+        assert convert_command.main(arguments) == 0
         assert predictor.keypoint_set(checkpoint.config_of(tmp_path / source)) == joints
     assert "joints: coco_person" in capsys.readouterr().out
 
