@@ -1,33 +1,26 @@
-"""Weight files: public ones by a short name, downloaded once and verified, and reading them safely.
+"""Initial weights: those of a file, or public ones by a short name, downloaded once and verified.
 
-variables, report = weights.load("imagenet", "hrnet_w32")
-variables, report = weights.load("downloads/resnet50.safetensors", "simplebaseline_resnet50")
+variables, report = initial_weights.load("imagenet", "hrnet_w32")
+variables, report = initial_weights.load("resnet50.safetensors", "simplebaseline_resnet50")
 """
 
 import hashlib
 import os
-import pickle
 import re
 import tempfile
 import warnings
-import zipfile
 from pathlib import Path
 
-import numpy as np
 import pooch
-import safetensors
-import safetensors.numpy
 from jaxtyping import Array
 
 from ap10k_jax import convert
+from ap10k_jax.convert import weight_files
 from ap10k_jax.runtime import files
 
 MMPOSE = "https://download.openmmlab.com/mmpose"
 MMPOSE_COCO = f"{MMPOSE}/v1/body_2d_keypoint/topdown_heatmap/coco"
 TORCHVISION = "https://download.pytorch.org/models"
-
-# Reading a broken zip file raises any of these.
-UNREADABLE = (OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile)
 
 # MMPose copied these from the HRNet authors, with their names. Nobody has published the SHA-256 of
 # either as a whole, so the digits in the name may be another checksum: the first file is trusted.
@@ -84,8 +77,14 @@ def load(
     `key` initialises what the file lacks. Beware that COCO has 17 keypoints too: its head, made for
     human joints, is taken as it is.
     """
-    path = fetch(public_url(str(source), model_name)) if source in PUBLIC else Path(source)
-    return convert.from_torch(read(path), model_name, num_keypoints=num_keypoints, key=key)
+    if source in PUBLIC:
+        path = fetch(public_url(str(source), model_name))
+    elif Path(source).is_file():
+        path = Path(source)
+    else:
+        raise FileNotFoundError(f"no weight file {source}; short names are {', '.join(PUBLIC)}")
+    state_dict = weight_files.read(path)
+    return convert.from_torch(state_dict, model_name, num_keypoints=num_keypoints, key=key)
 
 
 def public_url(short_name: str, model_name: str) -> str:
@@ -159,123 +158,4 @@ def verify(path: Path, record: Path) -> None:
         raise ValueError(
             f"{path} has changed: its SHA-256 is {digest}, but {record} says {recorded}; delete "
             "the file to download it again, and the record, too, if the new file is right"
-        )
-
-
-def read(path: str | Path) -> dict[str, np.ndarray]:
-    """The state dict in a .safetensors file or a PyTorch file (.pth, .pt, .bin, .tar).
-
-    Nothing in a file is ever run. Raises FileNotFoundError, ImportError where a PyTorch file needs
-    PyTorch, and one ValueError that names a file that cannot be read.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weight file {path}; short names are {', '.join(PUBLIC)}")
-    if path.suffix == ".safetensors":
-        try:
-            # It compares the sizes that the header claims with the file's before it reads any.
-            return safetensors.numpy.load_file(path)
-        # KeyError, TypeError, AttributeError: of numbers that numpy has not, such as 8-bit floats
-        except (safetensors.SafetensorError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is truncated or no .safetensors file: {error}") from error
-    if path.suffix in (".pth", ".pt", ".bin", ".tar"):
-        return read_torch(path)
-    raise ValueError(f"{path} is neither a .safetensors nor a PyTorch file (.pth, .pt, .bin, .tar)")
-
-
-class Skipped:
-    """Stands in for an object of a training log that a PyTorch file carries beside its tensors."""
-
-    def __new__(cls, *_):
-        return object.__new__(cls)
-
-    def __setstate__(self, _):
-        pass
-
-
-# MMPose 1.x saves numpy arrays with the weights, and its unfinished runs their loss history. None
-# of these is ever called: torch.load puts a Skipped in the place of each. Any other object is
-# refused.
-SKIPPED = (
-    "numpy.dtype",
-    "numpy.ndarray",
-    "numpy.core.multiarray._reconstruct",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray._reconstruct",
-    "numpy._core.multiarray.scalar",
-    "mmengine.logging.history_buffer.HistoryBuffer",
-    "builtins.getattr",
-)
-
-
-def read_torch(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a PyTorch file, out of its 'state_dict' if it has one."""
-    try:
-        import torch  # 200 MB that only this format needs
-    except ImportError as error:
-        message = f"reading {path} needs PyTorch: pip install 'ap10k_jax[convert]'"
-        raise ImportError(message) from error
-
-    check_zip(path)
-    try:
-        # the warnings are of formats that only torch cares about
-        harmless = torch.serialization.safe_globals([(Skipped, name) for name in SKIPPED])
-        with warnings.catch_warnings(action="ignore"), harmless:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        message = f"{path} is damaged, or holds Python objects, which are refused: {error}"
-        raise ValueError(message) from error
-    except Exception as error:  # torch raises several kinds for a truncated file
-        raise ValueError(f"{path} is truncated or no PyTorch file: {error}") from error
-    state_dict = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not (
-        isinstance(state_dict, dict)
-        and state_dict
-        and all(isinstance(name, str) for name in state_dict)
-        and all(is_plain(tensor) for tensor in state_dict.values())
-    ):
-        raise ValueError(f"{path} holds no state dict: a mapping of names to tensors")
-    # A tensor may repeat a few numbers of the file without end; a copy of it would fill the memory.
-    claimed = sum(t.numel() * t.element_size() for t in state_dict.values())
-    if claimed > 2 * path.stat().st_size:
-        raise ValueError(
-            f"{path} is damaged: its tensors claim {claimed:,} bytes, more than it has"
-        )
-    return {
-        # numpy has no bfloat16
-        name: (tensor.float() if tensor.is_floating_point() else tensor).detach().numpy()
-        for name, tensor in state_dict.items()
-    }
-
-
-def is_plain(value: object) -> bool:
-    """Whether this is a tensor of numbers as numpy has them too: not sparse, quantized, complex."""
-    import torch
-
-    return (
-        torch.is_tensor(value)
-        and value.layout == torch.strided
-        and value.device.type == "cpu"
-        and not (value.is_quantized or value.is_complex())
-    )
-
-
-def check_zip(path: Path) -> None:
-    """Raises ValueError for a PyTorch file that unpacks to more than it is.
-
-    PyTorch never compresses, but its reader would unpack what somebody else has compressed.
-    """
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (*UNREADABLE, ValueError) as error:
-        raise ValueError(f"{path} is truncated or no PyTorch file: {error}") from error
-    unpacked = sum(entry.file_size for entry in entries)
-    stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
-    if not stored or unpacked > path.stat().st_size:
-        raise ValueError(
-            f"{path} is no PyTorch file: it would unpack to {unpacked:,} bytes, and PyTorch does "
-            "not compress"
         )

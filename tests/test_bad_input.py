@@ -23,6 +23,7 @@ import tiny_ap10k
 from PIL import Image
 
 from ap10k_jax import augmentation, box_files, checkpoint, images, initial_weights, transforms
+from ap10k_jax.convert import torch_names, weight_files
 from ap10k_jax.predict import job, predictor, video
 from tfds_ap10k import photographs, sources
 
@@ -246,12 +247,14 @@ def test_a_safetensors_header_that_claims_ten_terabytes(tmp_path):
     text = json.dumps(header).encode()
     path = tmp_path / "net.safetensors"
     path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(64))
-    said, grown = growth("from ap10k_jax import initial_weights", f"weights.read({str(path)!r})")
+    said, grown = growth(
+        "from ap10k_jax.convert import weight_files", f"weight_files.read({str(path)!r})"
+    )
     assert "net.safetensors is truncated" in said
     assert grown < 100
     path.write_bytes((10**13).to_bytes(8, "little") + text)
     with pytest.raises(ValueError, match=r"net\.safetensors"):
-        initial_weights.read(path)
+        weight_files.read(path)
 
 
 @pytest.mark.slow
@@ -270,7 +273,8 @@ def test_a_compressed_pytorch_file_is_not_unpacked(tmp_path):
     plain.unlink()
     assert path.stat().st_size < 4 << 20
     said, grown = growth(
-        "import torch\nfrom ap10k_jax import initial_weights", f"weights.read({str(path)!r})"
+        "import torch\nfrom ap10k_jax.convert import weight_files",
+        f"weight_files.read({str(path)!r})",
     )
     assert "net.pth is no PyTorch file: it would unpack to" in said
     assert grown < 200
@@ -285,12 +289,13 @@ def test_tensors_that_repeat_a_number_without_end_are_refused(tmp_path, old):
     many = {f"t{i}": torch.zeros(1000, dtype=torch.float16) for i in range(3)}
     torch.save({"a": endless}, path, _use_new_zipfile_serialization=not old)
     said, grown = growth(
-        "import torch\nfrom ap10k_jax import initial_weights", f"weights.read({str(path)!r})"
+        "import torch\nfrom ap10k_jax.convert import weight_files",
+        f"weight_files.read({str(path)!r})",
     )
     assert "net.pth is damaged: its tensors claim 20,000,000,000,000 bytes" in said
     assert grown < 200
     torch.save(many, path, _use_new_zipfile_serialization=not old)
-    assert set(initial_weights.read(path)) == set(many)
+    assert set(weight_files.read(path)) == set(many)
 
 
 @pytest.mark.parametrize("kind", ["sparse", "meta", "complex", "quantized", "a number for a name"])
@@ -306,14 +311,14 @@ def test_tensors_of_other_kinds_are_refused(tmp_path, kind):
     path = tmp_path / "net.pth"
     torch.save({7 if "name" in kind else "a": tensor}, path)
     with pytest.raises(ValueError, match=r"net\.pth"):
-        initial_weights.read(path)
+        weight_files.read(path)
 
 
 def test_parameters_that_would_be_trained_are_read_as_they_are(tmp_path):
     torch = pytest.importorskip("torch")
     torch.save({"a": torch.nn.Parameter(torch.ones(3))}, tmp_path / "net.pth")
     np.testing.assert_array_equal(
-        initial_weights.read(tmp_path / "net.pth")["a"], np.ones(3, np.float32)
+        weight_files.read(tmp_path / "net.pth")["a"], np.ones(3, np.float32)
     )
 
 
@@ -321,7 +326,7 @@ def test_parameters_that_would_be_trained_are_read_as_they_are(tmp_path):
 def test_weights_that_are_no_weights_are_refused_by_name(nano, tmp_path, value):
     import lively
 
-    state = initial_weights.convert.to_torch(lively.variables(), nano)
+    state = torch_names.to_torch(lively.variables(), nano)
     state["backbone.bn1.running_var"][0] = value
     safetensors.numpy.save_file(state, tmp_path / "net.safetensors")
     with pytest.raises(

@@ -43,6 +43,7 @@ from ap10k_jax import (
 )
 from ap10k_jax.augmentation import Augmentation, sample
 from ap10k_jax.configs import base
+from ap10k_jax.convert import __main__ as convert_command
 from ap10k_jax.convert import torch_names
 from ap10k_jax.predict import __main__ as predict_command
 from ap10k_jax.predict import job, predictor
@@ -420,7 +421,7 @@ def weight_files(folder, named):
     path.write_bytes(data)
     try:
         variables, _ = initial_weights.load(path, "nano")
-    except torch_names.MISTAKES as error:
+    except convert_command.MISTAKES as error:
         text = str(error).partition("these weights do not fit")  # which lists a hundred names
         said(ValueError(text[0] or text[1]), "these weights" if text[1] else name)
         return

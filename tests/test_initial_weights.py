@@ -1,9 +1,8 @@
-import collections
+"""Public weights are downloaded once, verified, and put into the network."""
+
 import functools
 import hashlib
 import http.server
-import os
-import pickle
 import sys
 import threading
 import warnings
@@ -13,10 +12,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ap10k_jax import checkpoint, initial_weights, models
+from ap10k_jax import initial_weights, models
 from ap10k_jax.convert import torch_names
-
-STATE = {"backbone.conv1.weight": np.arange(6, dtype=np.float32).reshape(1, 2, 3, 1)}
 
 
 @pytest.fixture
@@ -170,122 +167,6 @@ def test_short_name_to_variables(server, cache, monkeypatch):
     assert other["params"]["head"]["bias"].shape == (20,)
 
 
-@pytest.mark.parametrize("is_zip", [True, False])
-@pytest.mark.parametrize("wrapped", [True, False])
-def test_pytorch_files_of_every_age(tmp_path, is_zip, wrapped):
-    torch = pytest.importorskip("torch")
-    state = collections.OrderedDict((n, torch.from_numpy(a)) for n, a in STATE.items())
-    state["half"] = torch.full((3,), 0.5, dtype=torch.bfloat16)
-    state["bn1.num_batches_tracked"] = torch.tensor(7)
-    # What MMPose 1.x keeps beside the weights.
-    meta = {"time": "now", "sigmas": np.ones(17), "epoch": np.float64(210), "n": np.arange(3)}
-    torch.save(
-        {"state_dict": state, "meta": meta} if wrapped else state,
-        tmp_path / "net.pth",
-        _use_new_zipfile_serialization=is_zip,
-    )
-    read = initial_weights.read(tmp_path / "net.pth")
-    assert list(read) == list(state)
-    np.testing.assert_array_equal(read["backbone.conv1.weight"], STATE["backbone.conv1.weight"])
-    np.testing.assert_array_equal(read["half"], np.full(3, 0.5, np.float32))
-    assert read["bn1.num_batches_tracked"] == 7
-
-
-class Payload:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
-@pytest.mark.parametrize("written_by", ["torch", "torch, old", "pickle"])
-def test_a_payload_is_refused_and_never_runs(tmp_path, written_by):
-    torch = pytest.importorskip("torch")
-    content = {"state_dict": {"a": torch.zeros(1)}, "meta": Payload(tmp_path / "ran")}
-    path = tmp_path / "net.pth"
-    if written_by == "pickle":
-        path.write_bytes(pickle.dumps(content, protocol=2))
-    else:
-        torch.save(content, path, _use_new_zipfile_serialization=written_by == "torch")
-    with pytest.raises(ValueError, match=r"net\.pth"):
-        initial_weights.read(path)
-    assert not (tmp_path / "ran").exists()
-
-
-def test_getattr_from_a_file_gets_nothing(tmp_path):
-    """MMEngine's loss history needs getattr to load: a stand-in takes its place."""
-    torch = pytest.importorskip("torch")
-
-    class Reach:
-        def __reduce__(self):
-            return getattr, (np.ndarray, "fill")
-
-    torch.save({"state_dict": {"a": torch.zeros(1)}, "meta": Reach()}, tmp_path / "net.pth")
-    with torch.serialization.safe_globals(
-        [(initial_weights.Skipped, name) for name in initial_weights.SKIPPED]
-    ):
-        content = torch.load(tmp_path / "net.pth", weights_only=True)
-    assert isinstance(content["meta"], initial_weights.Skipped)
-    assert list(initial_weights.read(tmp_path / "net.pth")) == ["a"]
-
-
-@pytest.mark.parametrize("suffix", ["safetensors", "pth", "pth, old"])
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_a_truncated_file_is_named(tmp_path, suffix, share):
-    path = tmp_path / f"net.{suffix.removesuffix(', old')}"
-    state = {"a": np.ones((100, 100), np.float32), "b": np.ones((100, 100), np.float32)}
-    if suffix == "safetensors":
-        safetensors.numpy.save_file(state, path)
-    else:
-        torch = pytest.importorskip("torch")
-        tensors = {n: torch.from_numpy(a) for n, a in state.items()}
-        torch.save(tensors, path, _use_new_zipfile_serialization=suffix == "pth")
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    with pytest.raises(ValueError, match=r"net\..* is (truncated|damaged)"):
-        initial_weights.read(path)
-
-
-def test_files_that_hold_no_weights_are_named(tmp_path):
-    torch = pytest.importorskip("torch")
-    torch.save({"state_dict": {}}, tmp_path / "empty.pth")
-    torch.save([torch.zeros(1)], tmp_path / "list.pth")
-    torch.save({"epoch": 3, "a": torch.zeros(1)}, tmp_path / "mixed.pth")
-    for name in ("empty", "list", "mixed"):
-        with pytest.raises(ValueError, match=rf"{name}\.pth holds no state dict"):
-            initial_weights.read(tmp_path / f"{name}.pth")
-    (tmp_path / "net.onnx").touch()
-    with pytest.raises(ValueError, match="neither"):
-        initial_weights.read(tmp_path / "net.onnx")
-    with pytest.raises(FileNotFoundError, match="imagenet, coco, ap10k"):
-        initial_weights.read("cocoa")
-
-
-def test_without_pytorch_the_error_names_the_extra(tmp_path, monkeypatch):
-    (tmp_path / "net.pth").touch()
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ImportError, match=r"ap10k_jax\[convert\]"):
-        initial_weights.read(tmp_path / "net.pth")
-
-
-def test_the_command_writes_a_checkpoint_and_prints_the_report(tmp_path, monkeypatch, capsys):
-    name = "simplebaseline_resnet18"
-    state = torch_names.to_torch(models.init(models.build(name), jax.random.key(3)), name)
-    state["fc.weight"] = np.ones((1000, 512), np.float32)
-    state = {n.removeprefix("backbone."): a for n, a in state.items() if "head" not in n}
-    safetensors.numpy.save_file(state, tmp_path / "net.safetensors")
-    source, dest = str(tmp_path / "net.safetensors"), str(tmp_path / "out")
-    monkeypatch.setattr(sys, "argv", ["convert", source, dest, f"--model={name}"])
-    torch_names.main()
-    printed = capsys.readouterr().out
-    assert "used 100 names" in printed
-    assert "ignored 1, such as fc.weight: part of the ImageNet classifier" in printed
-    assert "head.final_layer.weight" in printed
-    module, variables, config = checkpoint.load(dest)
-    assert module == models.build(name)
-    assert config["init_from"] == source
-    np.testing.assert_array_equal(
-        variables["params"]["conv1"]["kernel"], state["conv1.weight"].transpose(2, 3, 1, 0)
-    )
+def test_a_misspelt_short_name_is_answered_with_those_there_are():
+    with pytest.raises(FileNotFoundError, match="cocoa; short names are imagenet, coco, ap10k"):
+        initial_weights.load("cocoa", "hrnet_w32")

@@ -25,6 +25,7 @@ from ap10k_jax import (
     run_data,
     run_directory,
 )
+from ap10k_jax.convert import __main__ as convert_command
 from ap10k_jax.convert import torch_names
 from ap10k_jax.data import batches
 from ap10k_jax.data.animals import Animals
@@ -241,7 +242,7 @@ def test_converted_coco_weights_keep_their_joints(nano, tmp_path, monkeypatch, c
     for source, joints in (("coco", keypoints.COCO_PERSON), ("ap10k", keypoints.AP10K)):
         arguments = ["convert", source, str(tmp_path / source), f"--model={nano}"]
         monkeypatch.setattr("sys.argv", arguments)
-        assert commands.status(torch_names.main) == 0
+        assert commands.status(convert_command.main) == 0
         assert predictor.keypoint_set(checkpoint.config_of(tmp_path / source)) == joints
     assert "joints: coco_person" in capsys.readouterr().out
 

@@ -1,5 +1,6 @@
-"""PyTorch weight files to Flax variables and back, for the namings of MMPose, the authors, timm and
-torchvision.
+"""Names of weights: PyTorch state dicts to Flax variables and back.
+
+The namings are those of MMPose, the authors, timm and torchvision.
 
 One table a network turns the path of our module into MMPose 1.x's name for it; everything else
 follows from that. The other families differ from MMPose 1.x by a prefix:
@@ -13,8 +14,6 @@ All are for RGB but one: the authors' SimpleBaseline pose files (`deconv_layers`
 were trained on BGR. Reading one exchanges the first convolution's input channels, so that our
 variables are for RGB whatever they come from. The authors normalise BGR with ImageNet's RGB
 statistics, which no exchange of channels undoes: we take each channel's own.
-
-    python -m ap10k_jax.convert weights.pth checkpoint_dir --model=hrnet_w32
 """
 
 import dataclasses
@@ -26,9 +25,8 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from ap10k_jax import keypoints, models
+from ap10k_jax import models
 from ap10k_jax.models import hourglass, hrnet, simplebaseline
-from ap10k_jax.runtime import command_line, errors
 
 # Rules are applied in order to a module path such as "stage2_module0/fuse0_from1/conv".
 # nn.Sequential(conv, bn) in PyTorch numbers its members; our ConvBN names them.
@@ -82,15 +80,6 @@ TABLES: dict[type[nn.Module], tuple] = {
     hrnet.HRNet: HRNET,
     simplebaseline.SimpleBaseline: SIMPLEBASELINE,
     hourglass.Hourglass: HOURGLASS,
-}
-
-# What the command line turns into a message.
-MISTAKES = (ValueError, OSError, ImportError)
-
-JOINTS = {
-    "ap10k": keypoints.AP10K,
-    "coco_person": keypoints.COCO_PERSON,
-    "animal_pose": keypoints.ANIMAL_POSE,
 }
 
 # Names (with the prefix added) that no part of the network reads, and why that is right.
@@ -159,19 +148,19 @@ def from_torch(
     """
     module = models.build(name, num_keypoints=num_keypoints)
     tree = models.shapes(module)
-    wanted = torch_names(module, tree)
+    paths = torch_names(module, tree)
+    report, problems, values, names = Report(bgr_to_rgb=is_for_bgr(state_dict)), [], {}, set()
     is_bare = not any(strip_module(n).startswith("backbone.") for n in state_dict)
-    report, problems, values, seen = Report(bgr_to_rgb=is_for_bgr(state_dict)), [], {}, set()
 
     for file_name, array in state_dict.items():
         full_name, shape = mmpose_name(file_name, is_bare), np.shape(array)
-        path = wanted.get(full_name)
+        path = paths.get(full_name)
         reason = next((why for regex, why in IGNORED if re.search(regex, full_name)), None)
         if path is None and reason is None:
             problems.append(f"unknown: {file_name} {shape}")
         elif path is None:
             report.reasons[file_name] = reason
-        elif full_name in seen:
+        elif full_name in names:
             problems.append(f"given twice: {file_name} {shape}")
         elif shape == (expected := torch_shape(path, leaf_at(tree, path).shape)):
             values[path] = to_flax(path, np.asarray(array, np.float32))
@@ -184,19 +173,16 @@ def from_torch(
             )
         else:
             problems.append(f"another shape: {file_name} {shape}, the model has {expected}")
-        seen.add(full_name)
+        names.add(full_name)
 
     report.ignored = list(report.reasons)
-    for path, array in values.items():
-        if not np.all(np.isfinite(array)):
-            problems.append(f"not finite: {torch_name(path, TABLES[type(module)])}")
-        elif path[-1] == "var" and np.any(array < 0):
-            problems.append(f"a negative variance: {torch_name(path, TABLES[type(module)])}")
-    report.missing = [n for n, path in wanted.items() if path not in values]
-    for n in report.missing:
-        if n.startswith("backbone.") and n not in seen:
-            shape = torch_shape(wanted[n], leaf_at(tree, wanted[n]).shape)
-            problems.append(f"absent: {n} {shape}")
+    report.missing = [n for n, path in paths.items() if path not in values]
+    problems += unusable(values, TABLES[type(module)])
+    problems += [
+        f"absent: {n} {torch_shape(paths[n], leaf_at(tree, paths[n]).shape)}"
+        for n in report.missing
+        if n.startswith("backbone.") and n not in names
+    ]
     if problems:
         more = [f"... and {len(problems) - 100} more"] if len(problems) > 100 else []
         listing = "\n  ".join([*problems[:100], *more])
@@ -204,9 +190,20 @@ def from_torch(
 
     if report.missing:
         fresh = models.init(module, jax.random.key(0) if key is None else key)
-        values |= {wanted[n]: leaf_at(fresh, wanted[n]) for n in report.missing}
+        values |= {paths[n]: leaf_at(fresh, paths[n]) for n in report.missing}
     filled = jax.tree.map_with_path(lambda path, _: values[tuple(e.key for e in path)], tree)
     return jax.device_put(filled), report
+
+
+def unusable(values: Mapping[tuple[str, ...], np.ndarray], table: tuple) -> list[str]:
+    """A sentence for each array with numbers that no trained network has."""
+    problems = []
+    for path, array in values.items():
+        if not np.all(np.isfinite(array)):
+            problems.append(f"not finite: {torch_name(path, table)}")
+        elif path[-1] == "var" and np.any(array < 0):
+            problems.append(f"a negative variance: {torch_name(path, table)}")
+    return problems
 
 
 def to_torch(variables: Mapping, name: str) -> dict[str, np.ndarray]:
@@ -300,48 +297,3 @@ def torch_shape(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...
         return tuple(shape)
     height, width, inputs, outputs = shape
     return (inputs, outputs, height, width) if is_deconv(path) else (outputs, inputs, height, width)
-
-
-def main() -> int:
-    """The command line; returns the exit status."""
-    # Here, because weights imports this module, and from_torch needs none of them.
-    from ap10k_jax import checkpoint, initial_weights
-    from ap10k_jax.configs import base
-
-    parser = command_line.Parser(
-        "ap10k_jax.convert",
-        "Turn published weights into a checkpoint for ap10k_jax.checkpoint.load.",
-    )
-    parser.add_argument(
-        "source", help=f".pth, .safetensors, or one of {', '.join(initial_weights.PUBLIC)}"
-    )
-    parser.add_argument("dest", help="the folder to write; must not exist")
-    parser.add_argument("--model", required=True, help=f"one of {', '.join(models.MODELS)}")
-    parser.add_argument("--num-keypoints", type=int, default=17)
-    parser.add_argument(
-        "--joints",
-        choices=JOINTS,
-        help="what the network finds (default: coco_person of `coco`; else ap10k's if they are 17)",
-    )
-    args = parser.parse_args()
-
-    with errors.reported(*MISTAKES):
-        variables, report = initial_weights.load(args.source, args.model, args.num_keypoints)
-    # 17 joints may be an animal's or a person's: nothing in a file of weights says which.
-    default = "coco_person" if args.source == "coco" else "ap10k"
-    joints = JOINTS[args.joints or default]
-    config = base.get_config()
-    config.model.name = args.model
-    config.model.num_keypoints = args.num_keypoints
-    config.init_from = args.source
-    declared = {"keypoints": keypoints.as_category(joints)}
-    known = len(joints) == args.num_keypoints
-    with errors.reported(*MISTAKES):
-        if args.joints and not known:
-            raise ValueError(f"--joints={args.joints} are {len(joints)}, not {args.num_keypoints}")
-        checkpoint.export(args.dest, variables, config.to_dict() | (declared if known else {}))
-    print(f"{args.dest}: {args.model} from {args.source}\n{report}")
-    print(
-        f"joints: {args.joints or default} (--joints)" if known else "joints: not known (--joints)"
-    )
-    return 0

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from golden_weights import GOLDEN_NAMES, names_and_shapes, state_dict, tensor
 
-from ap10k_jax import keypoints, models
+from ap10k_jax import models
 from ap10k_jax.convert import torch_names
 from ap10k_jax.models import hourglass
 
@@ -196,14 +196,6 @@ def test_imagenet_hrnet_keeps_only_what_a_pose_network_has(classifier):
 def test_a_report_says_why_a_name_is_ignored(resnet18, name, reason):
     _, report = torch_names.from_torch(resnet18 | {name: np.ones(3)}, "simplebaseline_resnet18")
     assert report.reasons == {name: reason}
-
-
-def test_joints_of_the_command_line_are_the_three_sets():
-    assert torch_names.JOINTS == {
-        "ap10k": keypoints.AP10K,
-        "coco_person": keypoints.COCO_PERSON,
-        "animal_pose": keypoints.ANIMAL_POSE,
-    }
 
 
 def test_a_report_lists_one_line_for_each_reason_and_all_that_is_missing():
