@@ -3,10 +3,10 @@
     python benchmarks/accelerator.py [--model=hrnet_w32,simplebaseline_resnet50] [--out=DIR]
 
 Each network in each dtype is a process of its own (accelerator_worker.py). All of them compile at
-the same time, torch.compile's first. Then they are measured in turns, `--rounds` times: training
-steps and forward passes that are queued without a wait between, medians over the rounds. Then the
-first network's step is profiled, and `ap10k_jax.main` trains it on drawn animals, alone on the
-card: cold start, warm start, images/s and idle share of its loop.
+the same time, torch.compile's first; beside them `ap10k_jax.main` starts on drawn animals, cold and
+warm. Then they are measured in turns, `--rounds` times: training steps and forward passes that are
+queued without a wait between, medians over the rounds. The first network's step is profiled. Last,
+`ap10k_jax.main` trains that network alone on the card: images/s and idle share of its loop.
 
 PyTorch's rows need the extra `bench`. What is not ready at its deadline is left out with a line.
 torch.compile is measured for the first network in the first dtype only. Any JAX device will do; on
@@ -158,11 +158,11 @@ def step_table(workers: Sequence[Worker], batch: int) -> str:
     return "\n".join(lines)
 
 
-def train(flags: argparse.Namespace, folder: Path, deadline: float) -> str:
-    """Starts and the loop of `ap10k_jax.main` on drawn animals, as Markdown."""
+def arguments_of_main(flags: argparse.Namespace, folder: Path) -> list[str]:
+    """Arguments of `ap10k_jax.main` for the first network, on animals drawn into a folder."""
     drawn = synthetic.generate(folder / "drawn", images=flags.images)
     build.build("split1", manual_dir=drawn, data_dir=folder)
-    arguments = [
+    return [
         "--config=configs/sl.py",
         f"--config.data.dir={folder}",
         f"--config.model.name={flags.model[0]}",
@@ -175,15 +175,24 @@ def train(flags: argparse.Namespace, folder: Path, deadline: float) -> str:
         "--config.data.input=decoded",
         "--config.drop_remainder=True",
     ]
-    cache = folder / "compiled"
+
+
+def measure_starts(arguments: list[str], folder: Path) -> str:
+    """Seconds to the first step, with an empty and a filled cache of steps, as Markdown."""
     lines = ["| start | first step after, s |", "|---|---|"]
     for kind in ("cold", "warm"):
-        times = start.start([*arguments, f"--workdir={folder}/{kind}"], cache)
+        try:
+            times = start.start([*arguments, f"--workdir={folder}/{kind}"], folder / "compiled")
+        except SystemExit as error:  # with the end of its output
+            return f"The {kind} start failed: {error}"
         lines.append(f"| {kind} | {times['first step']:.1f} |")
-    workdir = folder / "loop"
-    command = [sys.executable, "-m", "ap10k_jax.main", *arguments, f"--workdir={workdir}"]
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
-    log = flags.out / "loop.log"
+    return "\n".join(lines)
+
+
+def measure_loop(arguments: list[str], folder: Path, log: Path, deadline: float) -> str:
+    """What the log of `ap10k_jax.main` says of its loop, as Markdown."""
+    command = [sys.executable, "-m", "ap10k_jax.main", *arguments, f"--workdir={folder}/loop"]
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
     with log.open("w") as output:
         try:
             code = subprocess.run(
@@ -196,10 +205,10 @@ def train(flags: argparse.Namespace, folder: Path, deadline: float) -> str:
             ).returncode
         except subprocess.TimeoutExpired:
             code = "the deadline"
-    windows = read_windows(workdir / "metrics.jsonl")
+    windows = read_windows(folder / "loop" / "metrics.jsonl")
     if not windows:
-        return "\n".join([*lines, "", f"The loop ended with {code}, see {log}."])
-    lines += ["", "| the loop | median of its log's windows |", "|---|---|"]
+        return f"The loop ended with {code}, see {log}."
+    lines = ["| the loop | median of its log's windows |", "|---|---|"]
     for key in windows[-1]:
         if isinstance(windows[-1][key], float) and key not in ("loss", "learning_rate"):
             lines.append(f"| {key} | {np.median([window[key] for window in windows]):.4g} |")
@@ -241,36 +250,43 @@ def main() -> None:
     flags.out = flags.out or Path(tempfile.mkdtemp(prefix="accelerator_"))
     flags.out.mkdir(parents=True, exist_ok=True)
 
-    workers = start_workers(flags)
-    versions = {}
-    try:
-        for worker in reversed(workers):  # torch.compile is waited for last
-            facts = worker.wait(began + flags.seconds * 0.6) or {}
-            versions |= facts.pop("versions", {})
-            worker.seconds_to_compile = sum(facts.values())
-        measure(workers, flags.rounds, flags.calls, began + flags.seconds * 0.75)
-        profile = None
-        for worker in workers:
-            if worker.framework == "jax" and profile is None:
-                worker.ask("profile")
-                profile = worker.wait(began + flags.seconds * 0.8)
-    finally:
-        for worker in workers:
-            worker.end()
+    results = flags.out / "results.md"
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        workers = start_workers(flags)
+        try:
+            arguments = arguments_of_main(flags, folder)
+            text = measure_starts(arguments, folder)
+            text = f"{measure_workers(workers, flags, began)}\n{text}\n"
+        finally:
+            for worker in workers:
+                worker.end()
+        print(text, flush=True)
+        results.write_text(text)
+        loop = measure_loop(arguments, folder, flags.out / "loop.log", began + flags.seconds)
+    print(loop)
+    results.write_text(f"{text}\n{loop}\n")
+    print(f"\n{time.monotonic() - began:.0f} s in all; the tables and logs are in {flags.out}")
 
+
+def measure_workers(workers: list[Worker], flags: argparse.Namespace, began: float) -> str:
+    """The versions, the table of steps and forward passes, and the profile, as Markdown."""
+    versions = {}
+    for worker in reversed(workers):  # torch.compile is waited for last
+        facts = worker.wait(began + flags.seconds * 0.65) or {}
+        versions |= facts.pop("versions", {})
+        worker.seconds_to_compile = sum(facts.values())
+    measure(workers, flags.rounds, flags.calls, began + flags.seconds * 0.85)
     title = ", ".join(f"{key} {value}" for key, value in versions.items())
     text = f"{title}; batch {flags.batch}, {flags.size} px\n\n{step_table(workers, flags.batch)}\n"
-    if profile:
+    first = next(worker for worker in workers if worker.framework == "jax")
+    first.ask("profile")
+    if profile := first.wait(began + flags.seconds * 0.9):
         largest = profile.pop("largest")
         counted = ", ".join(f"{key} {value:.1f}" for key, value in profile.items())
-        text += f"\nProfile of {flags.model[0]} in {flags.dtypes[0]}, a step: {counted}"
+        text += f"\nProfile of {first.name} in {first.dtype}, a step: {counted}"
         text += f"; largest: {', '.join(largest) or 'not seen on this device'}\n"
-    print(text, flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        loop = train(flags, Path(folder), began + flags.seconds)
-    print(loop)
-    print(f"\n{time.monotonic() - began:.0f} s in all; logs in {flags.out}")
-    (flags.out / "results.md").write_text(f"{text}\n{loop}\n")
+    return text
 
 
 if __name__ == "__main__":
