@@ -1,4 +1,9 @@
-"""The training step compiled for a GPU consists of few kernels in one CUDA graph."""
+"""The training step compiled for a GPU consists of few kernels in one CUDA graph.
+
+The slow tests need JAX's CUDA plug-in, which is 1.1 GB with the rest of its environment: continuous
+integration skips them. Run them with AP10K_CUDA_PYTHON after a change of batch norm, of residual
+sums, of the packed state or of compiler options.
+"""
 
 import importlib.util
 import json

@@ -135,20 +135,16 @@ def test_large_networks_train_like_the_reference(name, allowed):
     check_running_statistics(name, stats)
 
 
-@pytest.mark.parametrize("name", ["nano", "hourglass"])
-def test_operations_for_cpus_and_accelerators_train_alike(name, nano):
+def test_operations_for_cpus_and_accelerators_train_alike(nano):
     """Losses, gradients and statistics in float64 are equal, up to the order of sums."""
-    module = {
-        "nano": models.build(nano, dtype=jnp.float64),
-        "hourglass": SMALL_HOURGLASS.clone(dtype=jnp.float64),
-    }[name]
+    module = models.build(nano, dtype=jnp.float64)
     images = np.random.default_rng(0).standard_normal((2, 32, 32, 3))
     variables = models.init(module, jax.random.key(0), image_size=(32, 32))
 
     def loss_of(params, batch_stats):
         variables = {"params": params, "batch_stats": batch_stats}
         heatmaps, updated = module.apply(variables, images, train=True, mutable=["batch_stats"])
-        return sum(jnp.square(x - 1).mean() for x in jax.tree.leaves(heatmaps)), updated
+        return jnp.square(heatmaps - 1).mean(), updated
 
     results = {}
     with jax.enable_x64(True):
