@@ -149,9 +149,9 @@ class Animals:
     def of_images(self, ids: Collection[int]) -> "Animals":
         """The animals on the images with these ids, as a source of its own."""
         part = copy.copy(self)
-        kept = [i for i, (_, animal) in enumerate(self._index) if animal["image_id"] in ids]
-        part._index = [self._index[i] for i in kept]
-        part.places, part.image_places = self.places[kept], self.image_places[kept]
+        indices = [i for i, (_, animal) in enumerate(self._index) if animal["image_id"] in ids]
+        part._index = [self._index[i] for i in indices]
+        part.places, part.image_places = self.places[indices], self.image_places[indices]
         return part
 
     @property

@@ -1,4 +1,4 @@
-"""The device cuts the crops that the host cuts; which of them does is chosen, said and kept."""
+"""The device cuts the crops that OpenCV would cut; the choice of an input is printed and kept."""
 
 import dataclasses
 import functools
@@ -53,7 +53,7 @@ def cut_on_host(kept, batch):
     )
 
 
-def test_the_device_cuts_what_the_host_cuts(kept):
+def test_the_device_cuts_what_opencv_cuts(kept):
     options = {"batch_size": 16, "epochs": 1, "seed": 0, "image_size": SIZE, "multiple_of": 8}
     for batch in batches.train_batches(kept, **options):
         assert "image" not in batch
@@ -178,7 +178,7 @@ def test_the_way_is_said(config, animals, tmp_path, capsys):
         assert f"training crops: {kind} (" in capsys.readouterr().out
 
 
-def test_steps_get_the_crops_that_the_host_would_send(config, animals, kept):
+def test_steps_get_the_crops_that_opencv_would_cut(config, animals, kept):
     def make(module, optimizer, shardings):
         return lambda state, batch: (state, batch)  # shows what a step is given
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny_ap10k
 
-from ap10k_jax import box_files, keypoints, semi
+from ap10k_jax import box_files, images, keypoints, semi
 from ap10k_jax.augmentation import Augmentation
 from ap10k_jax.data import unlabeled
 
@@ -170,7 +170,7 @@ def test_a_detectors_boxes_on_a_turned_photograph_are_turned_back(tmp_path, monk
     path.write_text(json.dumps(content))
     source = photographs(box_files.read(path))
     np.testing.assert_allclose(source[0]["box"], [4, 6, 12, 12], rtol=1e-6)
-    monkeypatch.setattr(unlabeled.images, "orientation", lambda data: 3)  # displayed upside down
+    monkeypatch.setattr(images, "orientation", lambda file: 3)  # displayed upside down
     np.testing.assert_allclose(source[0]["box"], [24, 12, 12, 12], rtol=1e-6)
 
 
