@@ -24,7 +24,8 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ap10k_jax import run, settings
+from ap10k_jax import settings
+from ap10k_jax.run import run, summary
 from ap10k_jax.runtime import command_line, compile_cache, distributed, errors, sharding, signals
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
@@ -69,8 +70,8 @@ def main(argv: list[str]) -> None:
         WORKDIR.value or Path("runs") / settings.run_name(flags.FLAGS["config"].config_filename)
     )
     step_cache = compile_cache.StepCache(sharding.compilation_cache() / "steps")
-    results = run.run(config, workdir.absolute(), step_cache=step_cache)
-    print(run.summary(results, settings.names(config.eval.splits)))
+    results = run(config, workdir.absolute(), step_cache=step_cache)
+    print(summary(results, settings.names(config.eval.splits)))
     print(f"\n{workdir} holds the checkpoints, the predictions and pictures of the animals.")
 
 

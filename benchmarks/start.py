@@ -27,7 +27,7 @@ times = {}
 def done(part):
     times[part] = time.time() - started
 from ap10k_jax.runtime import compile_cache
-from ap10k_jax import main, run_data, run_log, train
+from ap10k_jax import main, run, run_data, run_log
 done("import")
 def after(module, name, part):
     function = getattr(module, name)
@@ -36,7 +36,7 @@ def after(module, name, part):
         done(part)
         return result
     setattr(module, name, timed)
-after(train, "initial_variables", "initial weights")
+after(run, "initial_variables", "initial weights")
 after(run_data, "open_animals", "data opened")
 call = compile_cache.BackgroundCompilation.__call__
 def called(self, *arguments):

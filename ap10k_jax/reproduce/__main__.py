@@ -158,7 +158,7 @@ def with_predecessors(cells: Sequence[tables.Cell]) -> list[tables.Cell]:
 
 
 def prepare(steps: Sequence[plan.Step]) -> dict[str, str]:
-    """Build the data sets that are missing; the cells whose data cannot be built, with a reason."""
+    """Build the data sets that are missing; returns cells without data, with the reason."""
     lacking = {}
     failed = {}
     for step in steps:
@@ -178,7 +178,7 @@ def prepare(steps: Sequence[plan.Step]) -> dict[str, str]:
 
 
 def run(steps: Sequence[plan.Step], failed: dict[str, str]) -> dict[str, str]:
-    """Run the cells that can be run, in order; name and reason of all that have failed."""
+    """Run the cells that can be run, in order; returns names and reasons of all failures."""
     failed = dict(failed)
     for number, step in enumerate(steps, start=1):
         name = step.cell.name
@@ -202,9 +202,9 @@ def run(steps: Sequence[plan.Step], failed: dict[str, str]) -> dict[str, str]:
 
 
 def start(step: plan.Step) -> int:
-    """Run the cell in a process of its own, of which neither a crash nor memory stays; status.
+    """Run the cell in a new process, which isolates crashes and memory; returns its status.
 
-    Told to stop, it tells the cell, and waits until that has saved.
+    A signal to stop is passed on to the cell, which is waited for.
     """
     process = None
     try:
@@ -219,7 +219,7 @@ def start(step: plan.Step) -> int:
 
 
 def dry_run(steps: Sequence[plan.Step], rates: dict[str, float]) -> str:
-    """The plan as a table: cells, states, what they start from, crops and hours."""
+    """The plan as a table: cells, states, initial weights, crops and hours."""
     width = max(len(step.cell.name) for step in steps)
     lines = [f"{'cell':{width}}  {'state':14}  {'training crops':>14}  {'hours':>6}  starts from"]
     crops, hours, unknown = 0, 0.0, set()

@@ -1,14 +1,10 @@
-"""Which photographs two built data sets share: the check that a test across data sets needs.
+"""Photographs that two built data sets share, and what they do to a test across data sets.
 
-AP-10K holds photographs that are in Animal-Pose too. Who trained on one of them and tests on the
-other (Table 11) has seen part of the test; how large a part, `between` counts on the photographs of
-the built data sets themselves. It needs the extra `curate`, and no TensorFlow.
-
-How much of Table 11's tests the network had seen in training, and its AP without that.
-
-The numbers "direct" and "finetune" are of a network that was trained on one data set and is tested
-on another. Photographs that both have count as seen if they were trained on, or if the checkpoint
-was chosen by them (validation).
+AP-10K holds photographs that are in Animal-Pose too. A network that was trained on one of them and
+is tested on the other (Table 11, columns "direct" and "finetune") has seen part of the test. This
+module finds the shared photographs in the built data sets, and gives the AP without them. They
+count as seen if they were trained on, or if the checkpoint was chosen by them (validation). It
+needs the extra `curate`, and no TensorFlow.
 """
 
 import importlib.util
@@ -49,15 +45,14 @@ class Match(NamedTuple):
 
 
 class NotChecked(Exception):
-    """Why two data sets were not compared; for the reader of a report."""
+    """Two data sets could not be compared; the message is shown in the report."""
 
 
 def between(first: str, second: str, data_dir: str | Path | None, cache: Path) -> list[Match]:
-    """The photographs that two built data sets, as ap10k/split1, share.
+    """The photographs that two built data sets, such as ap10k/split1, share.
 
-    They are searched once, and again when a data set or the search has changed: the result is kept
-    in the folder `cache`, for either order. Raises NotChecked if a data set is not there or the
-    extra is missing.
+    The result is cached in the folder `cache`, for either order, until a data set or the search
+    changes. Raises NotChecked if a data set is not built or the extra is missing.
     """
     if first > second:
         return [
@@ -102,8 +97,9 @@ def _search(first: tfds.core.DatasetBuilder, second: tfds.core.DatasetBuilder) -
 def _fingerprints(
     builder: tfds.core.DatasetBuilder,
 ) -> tuple[list[Photograph], hashes.Fingerprints]:
-    """Of every photograph of a data set, in the same order. The builder has refused unreadable
-    ones, so that a ValueError here means that the files have been damaged since.
+    """All photographs of a data set and their fingerprints, in the same order.
+
+    The builder has refused unreadable ones. A ValueError here means that files were damaged since.
     """
     places, made = [], []
     with ThreadPoolExecutor() as pool:
@@ -114,7 +110,7 @@ def _fingerprints(
 
 
 def _batches(builder: tfds.core.DatasetBuilder) -> Iterator[list[tuple[str, int, str, bytes]]]:
-    """Split, id, name and stored bytes of all photographs, so many at a time."""
+    """Split, id, name and encoded bytes of all photographs, BATCH at a time."""
     batch = []
     for split, info in builder.info.splits.items():
         source = open_records(builder, split)
@@ -146,7 +142,7 @@ READING = (
 
 
 class Exposure(NamedTuple):
-    """Of one number of the table."""
+    """Photographs that the network behind one number had seen in training."""
 
     name: str  # row and column
     source: str  # the data set trained on first
@@ -159,17 +155,17 @@ class Exposure(NamedTuple):
     lack: str  # why there was no check
 
 
-def look(workdir: Path, steps: Sequence[plan.Step]) -> list[Exposure]:
-    """What there is to know of every number of a network that was trained on another data set."""
+def exposures(workdir: Path, steps: Sequence[plan.Step]) -> list[Exposure]:
+    """The exposure of every number whose network was trained on another data set."""
     by_name = {step.cell.name: step for step in steps}
     return [
-        _look(number, by_name, workdir / CACHE)
+        _exposure(number, by_name, workdir / CACHE)
         for number in tables.numbers(TABLE)
         if number.column in COLUMNS
     ]
 
 
-def _look(number: tables.Number, steps: Mapping[str, plan.Step], cache: Path) -> Exposure:
+def _exposure(number: tables.Number, steps: Mapping[str, plan.Step], cache: Path) -> Exposure:
     (cell,) = number.cells
     config = steps[cell.name].config
     source, target = steps[cell.after].config.data.name, config.data.name
@@ -193,7 +189,7 @@ def _look(number: tables.Number, steps: Mapping[str, plan.Step], cache: Path) ->
 
 
 def _ap(animals: Animals, rows: list[dict], ids: set[int], sigmas: str) -> float | None:
-    """The AP on these photographs alone; None without any."""
+    """The AP on these photographs alone; None if there are none."""
     if not ids:
         return None
     truth = animals.ground_truth()
@@ -206,7 +202,7 @@ def _ap(animals: Animals, rows: list[dict], ids: set[int], sigmas: str) -> float
     return metrics.evaluate(truth, chosen, sigmas=sigmas)["AP"]
 
 
-def parts(exposures: Sequence[Exposure]) -> list[document.Part]:
+def report_parts(exposures: Sequence[Exposure]) -> list[document.Part]:
     """The table beneath Table 11, and a list of the photographs."""
     header = (
         "",
@@ -217,27 +213,29 @@ def parts(exposures: Sequence[Exposure]) -> list[document.Part]:
         "pairs in all splits",
     )
     body = []
-    for one in exposures:
-        if one.lack:
-            body.append([one.name, "", f"not checked: {one.lack}", "", "", ""])
+    for exposure in exposures:
+        if exposure.lack:
+            body.append([exposure.name, "", f"not checked: {exposure.lack}", "", "", ""])
         else:
-            numbers = ("-" if ap is None else f"{ap:.3f}" for ap in (one.ap, one.ap_without))
-            counts = map(str, (one.tested, len(one.seen)))
-            body.append([one.name, *counts, *numbers, str(len(one.matches))])
+            numbers = (
+                "-" if ap is None else f"{ap:.3f}" for ap in (exposure.ap, exposure.ap_without)
+            )
+            counts = map(str, (exposure.tested, len(exposure.seen)))
+            body.append([exposure.name, *counts, *numbers, str(len(exposure.matches))])
     found = rows(exposures)
     listed = [document.Table(FIELDS, found, "The photographs that they share")] if found else []
     return [document.Text(READING), document.Table(header, body), *listed]
 
 
 def rows(exposures: Sequence[Exposure]) -> list[list[str]]:
-    """A line for every shared photograph, once for every direction that training can take."""
+    """One line for every shared photograph and direction of training."""
     unique = {}
-    for one in exposures:
-        for match in one.matches:
+    for exposure in exposures:
+        for match in exposure.matches:
             first, second = match.first, match.second
-            unique[one.source, one.target, first, second] = [
-                *(one.source, first.split, first.file_name),
-                *(one.target, second.split, second.file_name),
+            unique[exposure.source, exposure.target, first, second] = [
+                *(exposure.source, first.split, first.file_name),
+                *(exposure.target, second.split, second.file_name),
                 *(str(match.bits), f"{match.similarity:.3f}"),
             ]
     return list(unique.values())

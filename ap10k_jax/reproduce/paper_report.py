@@ -1,7 +1,6 @@
-"""What the runs have given, beside what the paper printed: Markdown, CSV and an HTML page.
+"""The report: results of the runs beside the paper's numbers, as Markdown, CSV and HTML.
 
-Every number is read from the run directories that are named with it; nothing is computed from
-pictures, logs of other machines or memory.
+Every number is read from the run directories that are named with it, and from nothing else.
 """
 
 import csv
@@ -49,8 +48,8 @@ def write(
     for table in chosen:
         parts += table_parts(table, [v for v in values if v.number.table == table], runs)
         if table == overlap.TABLE:
-            seen = overlap.look(workdir, steps)
-            parts += overlap.parts(seen)
+            seen = overlap.exposures(workdir, steps)
+            parts += overlap.report_parts(seen)
             extra[f"{stem}-shared.csv"] = as_csv(overlap.FIELDS, overlap.rows(seen))
     parts += evidence(list(runs.values()))
     contents = {
@@ -66,7 +65,7 @@ def write(
 
 
 def summary(values: Sequence[results.Value]) -> list[document.Part]:
-    """How much is there, and how much of it agrees."""
+    """The number of values that exist, and of those that agree with the paper."""
     known = [v for v in values if not v.lack]
     beyond = sum(v.beyond for v in known)
     text = (
@@ -103,7 +102,7 @@ def departures(runs: Sequence[results.Run]) -> list[document.Part]:
 
 
 def doubts(runs: Sequence[results.Run]) -> list[document.Part]:
-    """What makes numbers incomparable or too good, in words that cannot be overlooked."""
+    """Warnings about numbers that cannot be compared or are too good."""
     texts = []
     vectors = Counter(run.results["sigmas"] for run in runs if run.results)
     if len(vectors) > 1:
@@ -135,7 +134,7 @@ def doubts(runs: Sequence[results.Run]) -> list[document.Part]:
 def table_parts(
     table: int, values: Sequence[results.Value], runs: Mapping[str, results.Run]
 ) -> list[document.Part]:
-    """A table as the paper has it, its pictures, and where its numbers are from."""
+    """A table in the paper's layout, its plots, and the runs behind its numbers."""
     rows = list(dict.fromkeys(v.number.row for v in values))
     columns = list(dict.fromkeys(v.number.column for v in values))
     at = {(v.number.row, v.number.column): v for v in values}

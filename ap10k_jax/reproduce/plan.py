@@ -1,7 +1,7 @@
-"""What the runs behind a table are, what has been done of them, and what the rest costs.
+"""The plan: the runs behind a table, their states, and the cost of what is still to run.
 
-The run directories are all the state there is: a cell is finished when its directory holds the
-results of the very config that the cell stands for.
+The run directories are the only state: a cell is finished when its directory holds the results of
+exactly the config of that cell.
 """
 
 import fnmatch
@@ -23,7 +23,7 @@ from ap10k_jax.reproduce import tables
 from ap10k_jax.runtime import errors
 from tfds_ap10k import taxonomy
 
-# Of a cell: done, to do, half done, or why it cannot be done.
+# The states of a cell: done, to do, half done, or the reason why it cannot be done.
 FINISHED, TO_RUN, BEGUN = "finished", "to run", "begun"
 OTHER, IMPOSSIBLE, BLOCKED = "another config", "impossible", "blocked"
 RUNNABLE = (TO_RUN, BEGUN)
@@ -73,7 +73,7 @@ def config_of(cell: tables.Cell, assignments: Sequence[str], runs: Path) -> Conf
 
 
 def is_scoring_alone(cell: tables.Cell) -> bool:
-    """Whether the cell scores another one's weights as they are."""
+    """True if the cell scores another one's weights as they are."""
     return cell.overrides.get("epochs", settings.load(cell.config).epochs) == 0
 
 
@@ -98,7 +98,7 @@ def parse_setting(setting: str) -> tuple[str, str, str]:
 
 
 def command(step: Step) -> list[str]:
-    """The command line of a cell: its config file, and every field that differs from it."""
+    """The command line of a cell: its config file, and the fields that differ from it."""
     folder = Path(configs.__path__[0])
     if folder.is_relative_to(Path.cwd()):
         folder = folder.relative_to(Path.cwd())
@@ -110,7 +110,7 @@ def command(step: Step) -> list[str]:
 
 
 def job(step: Step) -> str:
-    """The command line as a shell takes it, with what has to be finished before."""
+    """The command line, quoted for a shell, with the cell that must be finished before it."""
     after = f"  # after {step.cell.after}" if step.cell.after else ""
     return shlex.join(command(step)) + after
 
@@ -130,7 +130,7 @@ def make(cells: Sequence[tables.Cell], assignments: Sequence[str], runs: Path) -
 
 
 def state_of(config: ConfigDict, workdir: Path, *, after: str = "") -> tuple[str, str]:
-    """State of a run directory, and the reason where one is needed."""
+    """The state of a run directory, and the reason of a state that needs one."""
     if (workdir / "config.json").exists():
         stored = run_directory.read_json(workdir / "config.json", dict)
         if after and str(stored.get("init_from")).endswith(f"/{after}"):
@@ -148,7 +148,7 @@ def state_of(config: ConfigDict, workdir: Path, *, after: str = "") -> tuple[str
 
 
 def no_weights(config: ConfigDict) -> str:
-    """Why there are no initial weights for the config; "" where there may be."""
+    """The reason why there are no initial weights for the config; "" if there may be some."""
     models = initial_weights.PUBLIC.get(config.init_from)
     if models is None or config.model.name in models:
         return ""
@@ -156,7 +156,7 @@ def no_weights(config: ConfigDict) -> str:
 
 
 def no_animals(config: ConfigDict) -> str:
-    """Which animals the built data set lacks for the config; "" if none, or if it is not built."""
+    """The animals that the built data set lacks; "" if none, or if it is not built."""
     counts = built(config.data.name, config.data.dir)
     if counts is None:
         return ""
@@ -180,7 +180,7 @@ def no_animals(config: ConfigDict) -> str:
 
 
 def animals_of(counts: Counter, species: str) -> int:
-    """How many there are of these species and families, of all where none is named."""
+    """The count of these species and families, or of all if none is named."""
     wanted = settings.names(species)
     return sum(
         n
@@ -208,7 +208,7 @@ def built(name: str, data_dir: str) -> dict[str, dict[str, Counter]] | None:
 
 
 def crops(config: ConfigDict) -> int:
-    """Training crops of a whole run; of drawn images, or of data not built, about so many."""
+    """Training crops of a whole run; an estimate for drawn images and data not built."""
     if config.draw.images:
         images = min(config.draw.shots or config.draw.images, config.draw.images)
         return round(config.epochs * images * ANIMALS_PER_IMAGE)
@@ -220,8 +220,8 @@ def crops(config: ConfigDict) -> int:
 def training_counts(config: ConfigDict) -> tuple[int, int, int]:
     """Images of the whole training split, and images and animals of the species trained on.
 
-    Counted in the built data set. Where there is none they are split 1's published numbers, of one
-    family for any of its species, and of the whole data set for several families.
+    They are counted in the built data set. Without one they are split 1's published numbers: those
+    of the family for any of its species, and those of the whole data set for several families.
     """
     counts = built(config.data.name, config.data.dir)
     if counts is None:

@@ -1,4 +1,4 @@
-"""What the run directories of a table's cells hold, and the table's numbers from it."""
+"""Reads the run directories of a table's cells, and computes the table's numbers."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from tfds_ap10k import taxonomy
 
 
 class Run(NamedTuple):
-    """What a run directory says; the dicts are empty until the run has written them."""
+    """The contents of a run directory; the dicts are empty until the run has written them."""
 
     name: str
     state: str
@@ -36,7 +36,7 @@ class Value(NamedTuple):
 
     @property
     def difference(self) -> float:
-        """Ours minus the paper's, to the three digits that it prints; nan where there is none.
+        """Ours minus the paper's, to the three digits that it prints; nan without a value.
 
         The paper's number is rounded: a difference of half a unit of its last digit is 0.
         """
@@ -45,20 +45,20 @@ class Value(NamedTuple):
 
     @property
     def beyond(self) -> bool:
-        """Whether ours and the paper's differ by more than either deviation."""
+        """True if ours and the paper's differ by more than either deviation."""
         spreads = [d for d in (self.deviation, *self.number.paper[1:]) if not math.isnan(d)]
         return bool(spreads) and abs(self.difference) > max(spreads) + 1e-9
 
 
 def read(step: plan.Step) -> Run:
-    """A run directory; results count only where they are those of the cell's own config."""
+    """Read a run directory; its results count only if they are of the cell's own config."""
 
     def content(name: str, empty: dict | list) -> dict | list:
         path = step.workdir / name
         return run_directory.read_json(path, type(empty)) if path.exists() else empty
 
     log = step.workdir / "metrics.jsonl"
-    known = step.state in (plan.FINISHED, plan.BEGUN)
+    has_begun = step.state in (plan.FINISHED, plan.BEGUN)
     return Run(
         step.cell.name,
         step.state,
@@ -66,14 +66,14 @@ def read(step: plan.Step) -> Run:
         json.loads(step.config.to_json()),
         plan.changed(step),
         content("results.json", {}) if step.state == plan.FINISHED else {},
-        content("environment.json", []) if known else [],
-        content("draw.json", {}) if known else {},
-        run_log.read(log) if known and log.exists() else [],
+        content("environment.json", []) if has_begun else [],
+        content("draw.json", {}) if has_begun else {},
+        run_log.read(log) if has_begun and log.exists() else [],
     )
 
 
 def value(number: tables.Number, runs: Mapping[str, Run]) -> Value:
-    """The number from the finished ones of its runs, or why there is none.
+    """The number from the finished runs among its sources, or the reason for its absence.
 
     A number of several sources needs a value of each: an average over fewer is another average.
     """
@@ -97,7 +97,7 @@ def values_of(source: tables.Source, runs: Mapping[str, Run]) -> dict[str, float
 
 
 def why_none(number: tables.Number, runs: Mapping[str, Run]) -> str:
-    """Why none of the number's runs has a value for it."""
+    """The reason why no run has a value for this number."""
     states = {runs[cell.name].state: runs[cell.name].why for cell in number.cells}
     state, why = next(iter(states.items()))
     if any(runs[cell.name].results for cell in number.cells) or "no animals" in why:
@@ -106,7 +106,7 @@ def why_none(number: tables.Number, runs: Mapping[str, Run]) -> str:
 
 
 def look_up(results: dict, path: Sequence[str]) -> float | None:
-    """What lies at the end of the path; None where there is nothing."""
+    """The value at the end of the path; None if there is none."""
     for name in path:
         results = results.get(name)
         if results is None:
@@ -116,7 +116,7 @@ def look_up(results: dict, path: Sequence[str]) -> float | None:
 
 def scored(run: Run) -> list[tuple[str, dict]]:
     """The splits that a finished run was scored on."""
-    return [(name, found) for name, found in run.results.items() if isinstance(found, dict)]
+    return [(name, scores) for name, scores in run.results.items() if isinstance(scores, dict)]
 
 
 def species_rows(run: Run, split: str) -> list[list]:

@@ -1,4 +1,4 @@
-"""The paper's Tables 3 to 11: which runs each number comes from, and where in their results it is.
+"""The paper's Tables 3 to 11: the runs behind each number, and its path in their results.
 
 A cell is one training (or scoring) run; a number is read from one cell or from several, over which
 it has a mean and a population standard deviation. Tables share cells: the 210 epochs of Table 4 are
@@ -72,7 +72,7 @@ class Cell(NamedTuple):
 
 
 class Source(NamedTuple):
-    """One training, repeated, and the place of a number in the results.json of its runs."""
+    """One training, repeated, and the path of a number in the results.json of its runs."""
 
     cells: tuple[Cell, ...]  # one for each split or seed
     path: tuple[str, ...]
@@ -118,7 +118,7 @@ def numbers(table: int) -> list[Number]:
 
 
 def cells(wanted: Sequence[Number]) -> list[Cell]:
-    """The runs behind these numbers, each once and after the run that it starts from."""
+    """The runs behind these numbers, each once, and after the run that it starts from."""
     ordered = {}
 
     def add(cell: Cell) -> None:
@@ -166,7 +166,7 @@ def one_source(
     path: tuple[str, ...],
     paper: Sequence[float],
 ) -> Number:
-    """A number that is read at the same place in every one of these runs."""
+    """A number that has the same path in the results of all of these runs."""
     return Number(table, row, column, (Source(tuple(cells), path),), tuple(paper))
 
 

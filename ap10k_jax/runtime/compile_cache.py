@@ -37,9 +37,9 @@ class CachedStepError(errors.UserError):
 
 
 class BackgroundCompilation:
-    """A jitted function of a state and a batch, compiled in a thread for batches of one shape.
+    """A jitted function of a state and a batch, compiled in a thread for one shape of batches.
 
-    Batches of another shape, as the last of an epoch may have, go to the jitted function.
+    Batches of another shape, such as the last of an epoch, go to the jitted function.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class BackgroundCompilation:
         cache: "StepCache | None" = None,
         made_from: tuple = (),
     ):
-        """`made_from`: what, beside the batch's shapes, tells this function from others.
+        """`made_from` identifies the function, together with the shapes of its batch.
 
         The state's shapes should follow from it, too: they are asked for if the cache lacks the
         step. `devices` are those that the function runs on.
@@ -108,7 +108,7 @@ class BackgroundCompilation:
 def compile_here(
     function: Callable, state: PyTree[jax.ShapeDtypeStruct], batch: dict
 ) -> tuple[Callable, bool]:
-    """The compiled function, and whether it was compiled here and now.
+    """The compiled function, and True if it was compiled now and not read from JAX's cache.
 
     One that comes out of JAX's cache must not go into a StepCache: on CPU (jaxlib 0.10) what was
     loaded and is written again lacks functions, which is found out only when it runs.
@@ -128,12 +128,12 @@ def compile_here(
 
 
 def shapes_of(batch: dict) -> tuple:
-    """Names, shapes and types of a batch's arrays, in one order."""
+    """Names, shapes and types of a batch's arrays, sorted by name."""
     return tuple((name, x.shape, str(x.dtype)) for name, x in sorted(batch.items()))
 
 
 class StepCache:
-    """A folder of compiled steps, for programs whose functions are those of the source files.
+    """A folder of compiled steps, for programs that run the source files unchanged.
 
     Functions that were changed in memory, as in notebooks and tests, would not be noticed. Like
     JAX's own cache of compilations it holds machine code: nobody else may write there. What cannot
@@ -141,7 +141,7 @@ class StepCache:
     """
 
     def __init__(self, folder: Path):
-        # Once, and early: source files that are edited while a step compiles are not what it is of.
+        # Hashed once, at the start: files that are edited later are not what the program runs.
         self._folder, self._surroundings = folder, surroundings()
 
     def load(self, key: tuple, devices: Sequence[jax.Device]) -> Callable | None:
@@ -169,7 +169,7 @@ class StepCache:
         return compiled
 
     def save(self, key: tuple, compiled: Callable) -> None:
-        """Keep a compiled step; of many the one that was not used for longest goes."""
+        """Write a compiled step; beyond CAPACITY the least recently used one is deleted."""
         try:
             content = pickle.dumps(serialize_executable.serialize(compiled))
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -182,7 +182,7 @@ class StepCache:
             log.warning("the compiled step is not kept in %s: %s", self._folder, error)
 
     def forget(self, key: tuple) -> None:
-        """Delete what is kept under this key."""
+        """Delete the step under this key, if there is one."""
         self._path(key).unlink(missing_ok=True)
 
     def _path(self, key: tuple) -> Path:
@@ -191,7 +191,7 @@ class StepCache:
 
 
 def surroundings() -> tuple:
-    """What a compiled step depends on beside its arguments: code, versions, settings, machine."""
+    """Everything but the arguments that a compiled step depends on: code, versions, machine."""
     code = hashlib.sha256()
     package = Path(__file__).parents[1]
     for path in sorted(package.rglob("*.py")):

@@ -1,8 +1,8 @@
-"""The processes of one run, on one host or on several: how they find each other and end together.
+"""Several processes of one run, on one host or on several: they start, agree and end together.
 
-On SLURM, with Open MPI and on a TPU pod they are found by themselves; elsewhere the command line
-names the first one's address. All run the same program on the same file system: each reads its own
-rows of every batch, and the first alone writes the run, prints and shows progress.
+On SLURM, with Open MPI and on a TPU pod they find each other; elsewhere the command line gives the
+address of the first. All run the same program on the same file system. Each loads its own rows of
+every batch, and the first alone writes the run, prints and shows progress.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ from jax.experimental import multihost_utils
 
 from ap10k_jax.runtime.errors import UserError
 
-WAIT = 300  # seconds for all to come
+WAIT = 300  # seconds in which all processes must start
 NETWORK_DELAY = 90  # seconds in which a network file system shows what another host wrote
-HEARTBEAT = 60  # seconds without a sign of life until a process counts as dead, and the others end
+HEARTBEAT = 60  # seconds without a heartbeat until a process counts as dead, and the others end
 
 
 def join(
@@ -30,10 +30,10 @@ def join(
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> None:
-    """Find the other processes of this run and wait for them; a process of its own waits for none.
+    """Connect to the other processes of this run; without any this does nothing.
 
-    To be called before the devices are looked at. What is given goes before what the environment
-    says. Raises UserError.
+    It must be called before JAX looks for devices. Arguments take precedence over the environment.
+    Raises UserError.
     """
     given = {
         "coordinator_address": coordinator_address,
@@ -44,7 +44,7 @@ def join(
     if given and len(given) < 3:
         raise UserError("--coordinator-address, --num-processes and --process-id go together")
     on_tpu = "tpu" in (jax.config.jax_platforms or "").split(",")
-    options = given or found(os.environ) or ({} if on_tpu else None)
+    options = given or cluster_options(os.environ) or ({} if on_tpu else None)
     if options is None:
         return
     if options.get("num_processes"):
@@ -65,18 +65,18 @@ def join(
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
 
 
-def found(environment: Mapping[str, str]) -> dict | None:
-    """What `jax.distributed.initialize` does not find out itself on this cluster.
+def cluster_options(environment: Mapping[str, str]) -> dict | None:
+    """Options that `jax.distributed.initialize` cannot detect itself on this cluster.
 
-    None where the environment tells of one process only: outside `srun` and `mpirun` too, as in an
-    interactive allocation, where nobody would come.
+    None where the environment names one process only. That includes an interactive allocation,
+    outside of `srun` and `mpirun`, where no other process would start.
     """
     tasks = int(environment.get("SLURM_STEP_NUM_TASKS", 1))
     if tasks > 1 and "SLURM_PROCID" in environment:
         nodes = int(environment.get("SLURM_STEP_NUM_NODES", 1))
         devices = [d for d in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if d]
-        # JAX gives every task the device of its number; not where it sees no others, or has them
-        # all to itself.
+        # JAX gives each task the device of its number. That is wrong where a task sees one device
+        # only, or has all devices of its node.
         if len(devices) == 1 or (devices and tasks == nodes):
             return {"num_processes": tasks, "local_device_ids": list(range(len(devices)))}
         return {"num_processes": tasks}
@@ -85,15 +85,15 @@ def found(environment: Mapping[str, str]) -> dict | None:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes and prints."""
+    """True in the process that writes and prints."""
     return jax.process_index() == 0
 
 
 @contextlib.contextmanager
 def first_process_first(what: str) -> Iterator[None]:
-    """The first process does this before the others, which then find it done; `what` for errors.
+    """The first process runs this block before the others do; `what` is named in their errors.
 
-    If it fails there, it fails everywhere.
+    If it fails in the first, it fails in all.
     """
     if jax.process_count() == 1:
         yield
@@ -111,7 +111,7 @@ def first_process_first(what: str) -> Iterator[None]:
 
 
 def wait_for(path: Path) -> None:
-    """Raises UserError if a file of the first process does not appear here."""
+    """Wait for a file that the first process writes. Raises UserError if it does not appear."""
     started = time.monotonic()
     while not path.exists():
         if time.monotonic() - started > NETWORK_DELAY:
@@ -123,7 +123,7 @@ def wait_for(path: Path) -> None:
 
 
 def agree(**values: object) -> None:
-    """Raises UserError, on all processes, naming what is not the same on all of them."""
+    """Raises UserError on all processes, with the names of values in which they differ."""
     if jax.process_count() == 1:
         return
     hashes = {
@@ -146,10 +146,10 @@ def agree(**values: object) -> None:
 
 @contextlib.contextmanager
 def ended_by_errors() -> Iterator[None]:
-    """An error ends a process of several at once.
+    """An error ends this process at once if it is one of several.
 
-    It would otherwise wait for the others to end too, and they for its part of the next step. When
-    it is gone, they are told within a minute, and end.
+    It would otherwise wait for the others to end, and they for its part of the next step. Within a
+    minute of its end the others are told, and end too.
     """
     try:
         yield

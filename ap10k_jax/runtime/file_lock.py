@@ -22,9 +22,9 @@ class InUse(errors.UserError, OSError):
 
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock of this file, whose folder is there; raises InUse, or waits and says for whom.
+    """Hold the lock of this file, in a folder that exists. Raises InUse, or waits if told to.
 
-    The file is there only while somebody holds the lock, or after a kill.
+    The file exists only while the lock is held, or after its holder was killed.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -48,7 +48,7 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def check(path: Path) -> None:
-    """Raises InUse if somebody holds the lock now; makes no file."""
+    """Raises InUse if the lock is held now; makes no file."""
     with contextlib.suppress(FileNotFoundError):
         descriptor = os.open(path, os.O_RDWR)
         try:
@@ -71,7 +71,7 @@ def _lock(descriptor: int, path: Path, wait: bool) -> None:
 
 
 def _is(descriptor: int, path: Path) -> bool:
-    """Whether the open file is the one at this path."""
+    """True if the open file is the one at this path."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

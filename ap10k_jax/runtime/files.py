@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and clear errors of full and read-only disks."""
+"""Atomic writing of files, and clear messages for full and read-only disks."""
 
 import contextlib
 import errno
@@ -12,7 +12,7 @@ from ap10k_jax.runtime import errors
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name to write to, of the same ending; its file takes the place of `path` when done."""
+    """A temporary path with the same ending, whose file replaces `path` at the end."""
     part = path.with_name(f".unfinished-{path.name}")
     try:
         yield part
@@ -41,10 +41,10 @@ class DiskError(errors.UserError, OSError):
 
 @contextlib.contextmanager
 def explain_disk_errors(folder: Path, *, full: str, closed: str) -> Iterator[None]:
-    """What goes wrong here because `folder` is full or read-only becomes a DiskError.
+    """Turns "disk full" and "read-only" errors into a DiskError that names the folder.
 
-    `full` and `closed` say what to do then. Libraries wrap such errors in their own, or keep only
-    the words of them.
+    `full` and `closed` are the remedies that the message gives. Libraries wrap such errors in
+    their own, or keep their text alone, so that both are searched for.
     """
     try:
         yield
@@ -65,21 +65,21 @@ def explain_disk_errors(folder: Path, *, full: str, closed: str) -> Iterator[Non
 
 
 def code_of(error: BaseException) -> int | None:
-    """The number of the system's error that this one is, or tells of."""
+    """The errno of this error, or of the system error that its text names; None without any."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
-    found = [code for code in (*FULL, *CLOSED) if os.strerror(code) in str(error)]
-    return found[0] if found else None
+    named = [code for code in (*FULL, *CLOSED) if os.strerror(code) in str(error)]
+    return named[0] if named else None
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, and those that it came of."""
+    """The error, its cause, the cause of that and so on."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def nearest(folder: Path) -> Path:
-    """The folder, or the closest one above it that is there."""
+    """The folder, or the closest parent that exists."""
     folder = folder.absolute()
     return next(path for path in (folder, *folder.parents) if path.is_dir())

@@ -1,4 +1,4 @@
-"""How a computation lies on the devices: the batch is split over all of them, the rest is copied.
+"""Shardings: the batch is split over all devices, everything else is copied to each of them.
 
 With these shardings `jax.jit` inserts the communication itself: means over the batch (the loss, the
 statistics of BatchNorm) are means over the global batch on any number of devices, also where they
@@ -28,7 +28,7 @@ class Shardings(NamedTuple):
 
 def shardings(devices: list[jax.Device] | None = None) -> Shardings:
     """The two shardings of the project, over `devices` (all of them by default)."""
-    # A process's devices lie side by side, so that its rows of a batch do.
+    # A process's devices are neighbours in the mesh, so its rows of a batch are consecutive.
     devices = devices or sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
     mesh = Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
     return Shardings(
@@ -37,27 +37,27 @@ def shardings(devices: list[jax.Device] | None = None) -> Shardings:
 
 
 def rows(shardings: Shardings, size: int) -> range:
-    """Of a batch of so many rows those on this process's devices: those that it has to read."""
+    """Rows of a global batch of `size` rows that this process must load."""
     devices = shardings.batch.mesh.devices.flat
-    own = [i for i, device in enumerate(devices) if device.process_index == jax.process_index()]
-    each = size // len(devices)
-    return range(own[0] * each, (own[-1] + 1) * each)
+    local = [i for i, device in enumerate(devices) if device.process_index == jax.process_index()]
+    per_device = size // len(devices)
+    return range(local[0] * per_device, (local[-1] + 1) * per_device)
 
 
-def split(own_rows: PyTree[np.ndarray], shardings: Shardings) -> PyTree[Array]:
-    """A batch over all devices, of which every process has its own rows."""
-    return jax.make_array_from_process_local_data(shardings.batch, own_rows)
+def split(local_rows: PyTree[np.ndarray], shardings: Shardings) -> PyTree[Array]:
+    """The global batch on all devices, of which each process gives the rows that it loaded."""
+    return jax.make_array_from_process_local_data(shardings.batch, local_rows)
 
 
-def gather(own_rows: PyTree[np.ndarray]) -> PyTree[np.ndarray]:
+def gather(local_rows: PyTree[np.ndarray]) -> PyTree[np.ndarray]:
     """All rows of a batch, on every process."""
     if jax.process_count() == 1:
-        return own_rows
-    return multihost_utils.process_allgather(own_rows, tiled=True)
+        return local_rows
+    return multihost_utils.process_allgather(local_rows, tiled=True)
 
 
 def replicate(tree: PyTree[Array], shardings: Shardings) -> PyTree[Array]:
-    """A copy on every device; of several processes' the first one's."""
+    """A copy of the tree on every device. With several processes the first one's is copied."""
     if jax.process_count() == 1:
         return jax.device_put(tree, shardings.replicated)
     tree = multihost_utils.broadcast_one_to_all(tree)
@@ -101,16 +101,16 @@ def _is_known(name: str, value: str, device: jax.Device) -> bool:
 
 
 def known_options(options: dict[str, str], device: jax.Device) -> dict[str, str]:
-    """Those of the options that XLA's compiler for a device has: experimental ones come and go."""
+    """The options that XLA's compiler for a device has; experimental ones come and go."""
     return {name: value for name, value in options.items() if _is_known(name, value, device)}
 
 
 def compilation_cache() -> Path:
-    """Where compiled steps are kept between runs."""
+    """The folder of compiled functions: $JAX_COMPILATION_CACHE_DIR, or one in ~/.cache."""
     usual = Path("~/.cache/ap10k_jax/compiled").expanduser()
     return Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", usual))
 
 
 def use_compilation_cache() -> None:
-    """Keep compiled steps between runs: HRNet-w32's takes minutes to compile on a small machine."""
+    """Cache compiled functions on disk: HRNet-w32's step takes minutes on a small machine."""
     jax.config.update("jax_compilation_cache_dir", str(compilation_cache()))

@@ -1,14 +1,14 @@
-"""Being told to stop: SIGTERM from a scheduler, Ctrl-C from a person.
+"""Orderly stop on SIGTERM, from a scheduler, or on Ctrl-C.
 
 Schedulers send SIGTERM and, about 30 s later, SIGKILL. Inside `handled` the first signal raises
 Stopped in the main thread; inside `deferred` it only raises where that section ends, so that
-training can save at the step it has reached. Whatever the process is in the middle of (compiling
-takes minutes, and Python cannot interrupt it), it has ended when the grace is over: files are whole
-at any moment, so nothing but the steps since the last checkpoint is lost then.
+training can save at the step it has reached. Compiling takes minutes, and Python cannot interrupt
+it. Where the process has not ended after the grace period, it is ended all the same. Files are
+whole at any moment, so that loses the steps since the last checkpoint alone.
 
 The exit status is 128 + the signal's number, 143 or 130, which shells, Slurm and Kubernetes read as
-"ended by that signal": it is no success, so jobs that wait for this one do not start, and it tells
-a preempted run, to be queued again, from a failed one (1).
+"ended by that signal". It is no success, so that jobs that wait for this one do not start, and it
+differs from 1, so that a preempted run can be queued again and a failed one not.
 """
 
 import contextlib
@@ -29,23 +29,23 @@ _state = {"signal": None, "deferred": 0}
 
 
 class Stopped(KeyboardInterrupt):
-    """The process was told to stop; the message says what has been kept."""
+    """The process was told to stop; the message says what has been saved."""
 
-    def __init__(self, kept: str = "What was finished is kept."):
-        super().__init__(f"stopped by {signal.Signals(number()).name}. {kept} {GO_ON}")
+    def __init__(self, saved: str = "What was finished is kept."):
+        super().__init__(f"stopped by {signal.Signals(number()).name}. {saved} {GO_ON}")
         self.status = 128 + number()
 
 
 def number() -> int:
-    """The signal that has come; SIGINT where a library was told by itself."""
+    """The signal that was received; SIGINT where a library raised KeyboardInterrupt itself."""
     return _state["signal"] or signal.SIGINT
 
 
 def requested(step: int | None = None) -> bool:
-    """Whether the process has been told to stop.
+    """True once the process has been told to stop.
 
-    At a `step` of training several processes learn of it together, at the same one, whichever of
-    them was told: JAX listens for SIGTERM then, in place of this module.
+    With a `step` of training, all processes of a run return True at the same step, whichever of
+    them received the signal: JAX listens for SIGTERM then, in place of this module.
     """
     if step is not None and jax.process_count() > 1:
         if _state["signal"]:  # Ctrl-C, of which JAX does not know
@@ -58,7 +58,7 @@ def requested(step: int | None = None) -> bool:
 
 
 def check() -> None:
-    """Raises Stopped where a process of its own has been told to stop."""
+    """Raises Stopped if the process has been told to stop and is the only one of its run."""
     if requested() and jax.process_count() == 1:
         raise Stopped
 
@@ -74,11 +74,11 @@ def handled(grace: float = GRACE) -> Iterator[None]:
         return
     before = {name: signal.signal(name, _handle) for name in SIGNALS}
     # A thread hears of the signal even while the main thread is inside a library.
-    hearing, telling = os.pipe()
-    os.set_blocking(telling, False)
-    previous = signal.set_wakeup_fd(telling, warn_on_full_buffer=False)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     left = threading.Event()
-    threading.Thread(target=_end_after, args=(hearing, grace, left), daemon=True).start()
+    threading.Thread(target=_end_after, args=(reader, grace, left), daemon=True).start()
     try:
         yield
     finally:
@@ -86,7 +86,7 @@ def handled(grace: float = GRACE) -> Iterator[None]:
         for name, handler in before.items():
             signal.signal(name, handler)
         left.set()
-        os.close(telling)  # the thread ends too
+        os.close(writer)  # the thread ends too
         _state["signal"] = None
 
 
@@ -112,16 +112,16 @@ def _handle(signum: int, frame: object) -> None:
         raise Stopped
 
 
-def _end_after(hearing: int, grace: float, left: threading.Event) -> None:
-    heard = os.read(hearing, 1)
-    os.close(hearing)
-    if not heard or left.wait(grace):
+def _end_after(reader: int, grace: float, left: threading.Event) -> None:
+    received = os.read(reader, 1)
+    os.close(reader)
+    if not received or left.wait(grace):
         return
-    name = signal.Signals(heard[0]).name
+    name = signal.Signals(received[0]).name
     print(
         f"\nstopped by {name}, {grace:g} s ago, before this step had an end. The last checkpoint "
         f"is kept. {GO_ON}",
         file=sys.stderr,
         flush=True,
     )
-    os._exit(128 + heard[0])
+    os._exit(128 + received[0])

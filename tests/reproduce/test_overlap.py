@@ -92,7 +92,7 @@ def test_the_photographs_of_two_built_data_sets_are_matched_once(folder, tmp_pat
 def test_the_report_counts_what_was_seen_and_scores_the_rest(folder, steps, tmp_path):
     files = paper_report.write(tmp_path, (11,), tables.numbers(11), steps)
     texts = {file.name: file.read_text() for file in files}
-    found = {one.name: one for one in overlap.look(tmp_path, steps)}
+    found = {one.name: one for one in overlap.exposures(tmp_path, steps)}
     assert len(found) == 8
     direct = found["animal_pose (neck: throat) to ap10k, direct"]
     tests = Animals.open(TARGET, "test", data_dir=folder)
@@ -115,7 +115,7 @@ def test_the_report_counts_what_was_seen_and_scores_the_rest(folder, steps, tmp_
 
 def test_what_cannot_be_checked_is_said(steps, folder, tmp_path, monkeypatch):
     missing = tables.cells(tables.numbers(11))
-    unbuilt = overlap.look(tmp_path, plan.make(missing, (f"data.dir={tmp_path}",), tmp_path))
+    unbuilt = overlap.exposures(tmp_path, plan.make(missing, (f"data.dir={tmp_path}",), tmp_path))
     assert all(one.lack.endswith("is not built here") for one in unbuilt)
     monkeypatch.setattr(hashes, "PACKAGES", ("faiss_that_is_not_there",))
     files = paper_report.write(tmp_path, (11,), tables.numbers(11), steps)

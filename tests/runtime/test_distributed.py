@@ -164,7 +164,7 @@ def test_rows_become_one_array_on_all_devices():
     ],
 )
 def test_other_processes_are_looked_for_only_where_there_are_some(environment, wanted):
-    assert distributed.found(environment) == wanted
+    assert distributed.cluster_options(environment) == wanted
 
 
 def test_a_process_of_its_own_does_not_join(monkeypatch):
