@@ -41,13 +41,14 @@ class Ours:
         import jax.numpy as jnp
         import numpy as np
 
-        from ap10k_jax import evaluate, models, packing, train
+        from ap10k_jax import inference, models, packing, train
+from ap10k_jax import optimizer as optimizers
         from ap10k_jax.runtime import sharding
 
         self.jax = jax
         shardings = sharding.shardings(jax.devices()[:1])
         module = models.build(name, dtype=jnp.dtype(dtype))
-        optimizer = train.make_optimizer(jnp.dtype(dtype))
+        optimizer = optimizers.make_optimizer(jnp.dtype(dtype))
         self.variables = models.init(module, jax.random.key(0), image_size=(size, size))
         rng = np.random.default_rng(0)
         examples = {
@@ -60,7 +61,7 @@ class Ours:
         state = jax.jit(packed.pack, out_shardings=shardings.replicated)(
             train.init_state(self.variables, optimizer)
         )
-        self.state = train.with_learning_rate(state, RATE)
+        self.state = optimizers.with_learning_rate(state, RATE)
         step = train.make_train_step(module, optimizer, shardings, packed=packed)
 
         start = time.perf_counter()
@@ -72,7 +73,7 @@ class Ours:
             "compile_seconds": time.perf_counter() - traced,
         }
         self.predict = jax.jit(
-            lambda v, images: module.apply(v, evaluate.normalize(images), train=False),
+            lambda v, images: module.apply(v, inference.normalize(images), train=False),
             compiler_options=sharding.compiler_options(shardings),
         )
         self.versions = {"jax": jax.__version__, "card": jax.devices()[0].device_kind}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ap10k_jax.runtime import command_line, errors
-from tfds_ap10k import AnimalPose, Ap10k, CocoKeypoints, annotations, sources, unlabeled
+from tfds_ap10k import AnimalPose, Ap10k, CocoKeypoints, annotations, sources, splits, unlabeled
 from tfds_ap10k.animal_pose import conversion
 from tfds_ap10k.coco_keypoints import selection
 from tfds_ap10k.describe import figures, statistics
