@@ -42,7 +42,7 @@ class Ours:
         import numpy as np
 
         from ap10k_jax import inference, models, packing, train
-from ap10k_jax import optimizer as optimizers
+        from ap10k_jax import optimizer as optimizers
         from ap10k_jax.runtime import sharding
 
         self.jax = jax
