@@ -18,7 +18,7 @@ def plain_batch_norm(x, scale, bias, epsilon):
 @pytest.fixture(params=["cpu", "accelerator"])
 def lowering(request, monkeypatch):
     """Both ways to compute, on whatever device the tests have."""
-    monkeypatch.setattr(ops, "is_meant", lambda: request.param == "cpu")
+    monkeypatch.setattr(ops, "is_for_cpu", lambda: request.param == "cpu")
     jax.clear_caches()
     yield request.param
     jax.clear_caches()
