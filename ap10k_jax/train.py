@@ -106,7 +106,7 @@ def train_step(
         return loss * factor, (loss, batch_stats)
 
     if remat:
-        kept = jax.checkpoint_policies.save_only_these_names(layers.KEPT)
+        kept = jax.checkpoint_policies.save_only_these_names(layers.SAVED)
         loss_fn = jax.checkpoint(loss_fn, policy=kept)
 
     def one_part(batch_stats, part):

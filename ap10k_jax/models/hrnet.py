@@ -1,7 +1,7 @@
 """HRNet (Sun et al., CVPR 2019): parallel branches at 1/4, 1/8, ... that keep exchanging features.
 
-The network is a table of stages; `HRNET_W32` below is the paper's, and any other table is a network
-too. Branch i works at stride 4 * 2^i.
+The network is a table of stages: `stages(32)` and `stages(48)` are the paper's, and any other table
+is a network too. Branch i works at stride 4 * 2^i.
 """
 
 from typing import NamedTuple

@@ -4,7 +4,6 @@ Shapes are NHWC: b batch, h w rows and columns of a feature map, c channels.
 """
 
 import dataclasses
-import functools
 
 import flax.linen as nn
 import jax
@@ -16,7 +15,7 @@ from jaxtyping import Array, Float
 
 from ap10k_jax.models import ops
 
-KEPT = "joined"  # the name of what rematerialisation keeps, see `add_relu`
+SAVED = "joined"  # name of the activations that rematerialisation saves, see `add_relu`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,13 +180,7 @@ def check_sides(images: Float[Array, "b H W 3"], multiple: int) -> None:
 
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """The largest value of every 3x3 at stride 2, padded by 1 on every side."""
-    if not ops.is_portable():
-        return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-    # of the other, jax2onnx makes what no ONNX runtime takes
-    _, h, w, _ = x.shape
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
-    x = functools.reduce(jnp.maximum, [x[:, i : i + h : 2] for i in range(3)])
-    return functools.reduce(jnp.maximum, [x[:, :, i : i + w : 2] for i in range(3)])
+    return ops.max_pool(x)
 
 
 def upsample(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h2 w2 c"]:
@@ -199,7 +192,7 @@ def upsample(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h2 w2 c
 
 def add_relu(*branches: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     """ReLU of the sum of a residual block's two paths, or of HRNet's branches at one resolution."""
-    return checkpoint_name(ops.relu_of_sum(*branches), KEPT)
+    return checkpoint_name(ops.relu_of_sum(*branches), SAVED)
 
 
 def heatmap_head(

@@ -1,8 +1,8 @@
-"""What XLA's compiler for CPUs does badly, written out: walls to its fusion, and convolutions.
+"""Operations that need another form on some device or in an export: batch norm, convolutions, sums.
 
-It derives gradients of convolutions as convolutions again, of transposed arrays and of arrays with
-zeros between their values, and spends more time on copying and on zeros than on numbers. What is
-here computes the same, up to rounding, and on other devices is what JAX derives.
+XLA's CPU compiler derives gradients of convolutions as convolutions of transposed and of dilated
+arrays, and spends more time on copies and zeros than on numbers. The forms for CPU compute the
+same up to rounding; on other devices the operations are those that JAX derives.
 
 Letters: b batch, h w rows and columns, c d channels. Kernels are HWIO.
 """
@@ -12,6 +12,7 @@ import contextvars
 import functools
 from collections.abc import Callable, Iterator, Sequence
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.experimental.xla_metadata import set_xla_metadata
@@ -24,7 +25,7 @@ _platform = contextvars.ContextVar("platform", default=None)
 
 @contextlib.contextmanager
 def portable() -> Iterator[None]:
-    """What is traced here is for any platform and tool: ordinary operations and nothing else."""
+    """Trace for any platform and tool: ordinary operations and nothing else."""
     token = _portable.set(True)
     try:
         yield
@@ -33,13 +34,13 @@ def portable() -> Iterator[None]:
 
 
 def is_portable() -> bool:
-    """Whether what is traced now has to be."""
+    """True inside of `portable`."""
     return _portable.get()
 
 
 @contextlib.contextmanager
 def target_platform(name: str) -> Iterator[None]:
-    """Traces functions for "cpu" or "gpu" in place of JAX's default backend.
+    """Trace functions for "cpu" or "gpu" in place of JAX's default backend.
 
     Serves programs compiled for a device that this machine lacks, and tests of the accelerator's
     operations on CPU. JAX's caches are cleared because the jitted functions of this module are
@@ -54,23 +55,20 @@ def target_platform(name: str) -> Iterator[None]:
         jax.clear_caches()
 
 
-def is_meant() -> bool:
-    """Whether what is traced now will run on a CPU, and need not be portable."""
+def is_for_cpu() -> bool:
+    """True where the code traced now will run on a CPU and need not be portable."""
     return (_platform.get() or jax.default_backend()) == "cpu" and not is_portable()
 
 
 def fusion_barrier(function: Callable, *arguments: PyTree[Array]) -> PyTree[Array]:
-    """`function(*arguments)`, which is jitted: where a CPU is meant, a computation of its own.
+    """The result of a jitted function, on CPU computed apart from all that surrounds it.
 
-    A call that is not inlined is a wall to fusion; between two walls everything may fuse.
+    XLA does not fuse across a call that is not inlined.
     """
-    if not is_meant():
+    if not is_for_cpu():
         return function(*arguments)
     with set_xla_metadata(inlineable="false"):
         return function(*arguments)
-
-
-# --- convolution
 
 
 def conv_general_dilated(
@@ -81,7 +79,7 @@ def conv_general_dilated(
     **options: object,
 ) -> Float[Array, "b h2 w2 d"]:
     """In place of jax.lax's, for nn.Conv: square, of stride 1 or 2, padded alike on all sides."""
-    if not is_meant():
+    if not is_for_cpu():
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
     return convolve(x, kernel, strides[0], padding[0][0])
 
@@ -95,10 +93,8 @@ def convolve(
 
 
 def _convolve(x: Array, kernel: Array, stride: int, pad: int) -> Array:
-    padding = ((pad, pad), (pad, pad))
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, dimension_numbers=LAYOUT
-    )
+    strides, padding = (stride, stride), ((pad, pad), (pad, pad))
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=LAYOUT)
 
 
 def _convolve_forward(x: Array, kernel: Array, stride: int, pad: int) -> tuple[Array, tuple]:
@@ -107,12 +103,16 @@ def _convolve_forward(x: Array, kernel: Array, stride: int, pad: int) -> tuple[A
 
 # Jitted, as below: convolutions of equal shape are traced and lowered once for all.
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _convolve_gradient(stride: int, pad: int, kept: tuple, gradient: Array) -> tuple[Array, Array]:
-    x, kernel = kept
+def _convolve_gradient(
+    stride: int, pad: int, residuals: tuple, gradient: Array
+) -> tuple[Array, Array]:
+    x, kernel = residuals
     to_kernel = kernel_gradient(x, gradient, size=len(kernel), stride=stride, pad=pad)
     if stride == 2 and not (x.shape[1] % 2 or x.shape[2] % 2):
-        return spread(gradient, turned(kernel), low=len(kernel) - 1 - pad), to_kernel
-    (to_x,) = jax.vjp(lambda x: _convolve(x, kernel, stride, pad), x)[1](gradient)
+        pad_low = len(kernel) - 1 - pad
+        to_x = dilated_convolution(gradient, transpose_kernel(kernel), pad_low=pad_low)
+    else:
+        (to_x,) = jax.vjp(lambda x: _convolve(x, kernel, stride, pad), x)[1](gradient)
     return to_x, to_kernel
 
 
@@ -129,9 +129,8 @@ def kernel_gradient(
 ) -> Float[Array, "size size c d"]:
     """The gradient of a convolution's kernel, given that of its result.
 
-    Of a kernel of 1x1 it is a product of matrices. Else it is a convolution of `x`, channels as
-    batch and batch as channels, with the gradient; transposed by XLA on the way, with what makes
-    `x` computed again in the loop, it takes a third longer.
+    For a 1x1 kernel a product of matrices; else a convolution of `x`, channels as batch and batch
+    as channels, with the gradient. Transposing `x` apart from it saves a quarter of the time.
     """
     if size == 1 and not pad:
         x = x[:, ::stride, ::stride]
@@ -143,16 +142,16 @@ def kernel_gradient(
             preferred_element_type=wide,
         )
         return product[None, None].astype(x.dtype)
-    # so many zeros behind that the result has the kernel's size
-    behind = [
-        size + stride * (after - 1) - before - pad
-        for before, after in zip(x.shape[1:3], gradient.shape[1:3], strict=True)
+    # The zeros after the last row and column that give the result the kernel's size.
+    pad_high = [
+        size + stride * (outputs - 1) - inputs - pad
+        for inputs, outputs in zip(x.shape[1:3], gradient.shape[1:3], strict=True)
     ]
     return jax.lax.conv_general_dilated(
         fusion_barrier(_batch_last, x),
         gradient,
         (1, 1),
-        [(pad, zeros) for zeros in behind],
+        [(pad, high) for high in pad_high],
         rhs_dilation=(stride, stride),
         dimension_numbers=("HWNC", "IHWO", "HWNC"),
     )
@@ -163,45 +162,42 @@ def _batch_last(x: Float[Array, "b h w c"]) -> Float[Array, "h w c b"]:
     return x.transpose(1, 2, 3, 0)
 
 
-def spread(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "n n c d"], *, low: int
+def dilated_convolution(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "n n c d"], *, pad_low: int
 ) -> Float[Array, "b 2*h 2*w d"]:
-    """The convolution of `x` with a zero after each of its values, and `low` zeros in front.
+    """The convolution of `x` dilated by 2 (a zero after each value), `pad_low` zeros in front.
 
-    The rows and columns of the result with even places, and those with odd ones, each see values
-    through some rows and columns of the kernel only, and zeros through the others: four smaller
-    convolutions.
+    Computed by phases: rows and columns of the result at even places, and those at odd ones, each
+    meet values of `x` through every other tap of the kernel only. So four smaller convolutions
+    without zeros give them all.
     """
 
-    def part(row: int, column: int) -> Float[Array, "b h w d"]:
-        taps, padding = zip(*(seen(odd) for odd in (row, column)), strict=True)
-        some = kernel[taps[0], taps[1]]
-        if 0 in some.shape:
+    def phase(row: int, column: int) -> Float[Array, "b h w d"]:
+        taps, padding = zip(taps_of(row), taps_of(column), strict=True)
+        part = kernel[taps[0], taps[1]]
+        if 0 in part.shape:
             return jnp.zeros((*x.shape[:3], kernel.shape[3]), x.dtype)
-        return jax.lax.conv_general_dilated(x, some, (1, 1), padding, dimension_numbers=LAYOUT)
+        return jax.lax.conv_general_dilated(x, part, (1, 1), padding, dimension_numbers=LAYOUT)
 
-    def seen(odd: int) -> tuple[slice, tuple[int, int]]:
-        """The taps that see values, at odd or even places, and the padding for them."""
-        first = (low - odd) % 2
+    def taps_of(odd: int) -> tuple[slice, tuple[int, int]]:
+        """The taps that meet values, at odd or even places, and the padding for them."""
+        first = (pad_low - odd) % 2
         count = len(range(first, len(kernel), 2))
-        before = (low - odd - first) // 2
+        before = (pad_low - odd - first) // 2
         return slice(first, None, 2), (before, count - 1 - before)
 
     b, h, w, _ = x.shape
-    # joined, not jnp.stack, which jax2onnx does not know
+    # concatenated, because jax2onnx does not know jnp.stack
     rows = [
-        jnp.concatenate([part(row, column)[:, :, None, :, None] for column in (0, 1)], axis=4)
+        jnp.concatenate([phase(row, column)[:, :, None, :, None] for column in (0, 1)], axis=4)
         for row in (0, 1)
     ]
     return jnp.concatenate(rows, axis=2).reshape(b, 2 * h, 2 * w, -1)
 
 
-def turned(kernel: Float[Array, "n n c d"]) -> Float[Array, "n n d c"]:
-    """Rows, columns and the two kinds of channels the other way round; twice, it is as before."""
+def transpose_kernel(kernel: Float[Array, "n n c d"]) -> Float[Array, "n n d c"]:
+    """The kernel of the transposed convolution: rotated by 180 degrees, channels exchanged."""
     return kernel[::-1, ::-1].swapaxes(2, 3)
-
-
-# --- transposed convolution
 
 
 @jax.custom_vjp
@@ -210,12 +206,11 @@ def deconv(
 ) -> Float[Array, "b 2*h 2*w d"]:
     """The transposed convolution of `layers.Deconv`: stride 2, PyTorch's padding 1.
 
-    The gradient is that of the strided convolution that a transposed one is the transpose of, the
-    two arguments exchanged, on every device: of a kernel's gradient that is derived from an
-    input with zeros between its values, XLA made 25 to 80 times the time.
+    The gradient, on every device, is that of the strided convolution with the arguments exchanged:
+    XLA's own, of an input with zeros between its values, took 25 to 80 times as long.
     """
-    if is_meant() or is_portable():  # jax2onnx gets transposed convolutions wrong
-        return spread(x, kernel, low=2)
+    if is_for_cpu() or is_portable():  # jax2onnx gets transposed convolutions wrong
+        return dilated_convolution(x, kernel, pad_low=2)
     # PyTorch's padding 1 is padding 4 - 1 - 1 of the dilated input.
     padding = ((2, 2), (2, 2))
     return jax.lax.conv_transpose(x, kernel, (2, 2), padding, dimension_numbers=LAYOUT)
@@ -225,20 +220,17 @@ def _deconv_forward(x: Array, kernel: Array) -> tuple[Array, tuple]:
     return deconv(x, kernel), (x, kernel)
 
 
-def _deconv_gradient(kept: tuple, gradient: Array) -> tuple[Array, Array]:
-    x, kernel = kept
-    kernel = turned(kernel)
-    if is_meant():
+def _deconv_gradient(residuals: tuple, gradient: Array) -> tuple[Array, Array]:
+    x, kernel = residuals
+    kernel = transpose_kernel(kernel)
+    if is_for_cpu():
         to_kernel = kernel_gradient(gradient, x, size=4, stride=2, pad=1)
     else:
         (to_kernel,) = jax.vjp(lambda kernel: _convolve(gradient, kernel, 2, 1), kernel)[1](x)
-    return _convolve(gradient, kernel, 2, 1), turned(to_kernel)
+    return _convolve(gradient, kernel, 2, 1), transpose_kernel(to_kernel)
 
 
 deconv.defvjp(_deconv_forward, _deconv_gradient)
-
-
-# --- batch normalisation
 
 
 @jax.custom_vjp
@@ -288,12 +280,12 @@ def _normalize_batch_gradient(residuals: tuple, gradients: tuple) -> tuple:
     count = x.size // x.shape[-1]
     to_bias, moment = channel_sums(gradient, gradient * (wide - mean))
     to_scale = moment * inverse
-    # (gradient - to_bias / count - normalized * to_scale / count) * scale * inverse, sorted by
-    # what varies over pixels, so that all else is computed on vectors of one number a channel
-    of_gradient = scale * inverse
-    of_x = -of_gradient * inverse * to_scale / count
-    constant = -of_gradient * to_bias / count - of_x * mean
-    to_x = of_gradient * gradient + of_x * wide + constant
+    # (gradient - to_bias / count - normalized * to_scale / count) * scale * inverse, rearranged so
+    # that only the last line works on pixels, all others on one number a channel
+    gradient_factor = scale * inverse
+    x_factor = -gradient_factor * inverse * to_scale / count
+    constant = -gradient_factor * to_bias / count - x_factor * mean
+    to_x = gradient_factor * gradient + x_factor * wide + constant
     return to_x.astype(x.dtype), to_scale, to_bias, None
 
 
@@ -309,7 +301,7 @@ def channel_sums(
     often become two. XLA's CPU compiler does not vectorise such a reduction.
     """
     axes = tuple(range(x.ndim - 1))
-    if is_meant() or is_portable():
+    if is_for_cpu() or is_portable():
         return x.sum(axes), y.sum(axes)
     zero = jnp.zeros((), x.dtype)
     return jax.lax.reduce((x, y), (zero, zero), _add_pairs, axes)
@@ -324,9 +316,6 @@ def at_least_float32(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-# --- residual sums
-
-
 def relu_of_sum(*branches: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     """ReLU of a sum, behind a fusion barrier on CPU.
 
@@ -334,7 +323,7 @@ def relu_of_sum(*branches: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     the sum before it, and so on back to the first block: HRNet then takes time quadratic in the
     depth.
     """
-    if not is_meant():
+    if not is_for_cpu():
         return _relu_of_sum(*branches)
     return _separate_relu_of_sum(branches)
 
@@ -345,14 +334,13 @@ def _separate_relu_of_sum(branches: tuple[Array, ...]) -> Array:
 
 
 def _relu_of_sum_forward(branches: tuple[Array, ...]) -> tuple[Array, tuple]:
-    joined = _separate_relu_of_sum(branches)
-    return joined, (joined, len(branches))
+    result = _separate_relu_of_sum(branches)
+    return result, (result, len(branches))
 
 
 def _relu_of_sum_backward(residuals: tuple, gradient: Array) -> tuple:
-    joined, count = residuals
-    gradient = fusion_barrier(_relu_gradient, joined, gradient)
-    return ((gradient,) * count,)
+    result, count = residuals
+    return ((fusion_barrier(_relu_gradient, result, gradient),) * count,)
 
 
 _separate_relu_of_sum.defvjp(_relu_of_sum_forward, _relu_of_sum_backward)
@@ -364,5 +352,15 @@ def _relu_of_sum(*branches: Array) -> Array:
 
 
 @jax.jit
-def _relu_gradient(joined: Array, gradient: Array) -> Array:
-    return jnp.where(joined > 0, gradient, 0)
+def _relu_gradient(result: Array, gradient: Array) -> Array:
+    return jnp.where(result > 0, gradient, 0)
+
+
+def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """The max pooling of `layers.max_pool`; of Linen's, jax2onnx makes what no runtime takes."""
+    if not is_portable():
+        return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+    _, h, w, _ = x.shape
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    x = functools.reduce(jnp.maximum, [x[:, i : i + h : 2] for i in range(3)])
+    return functools.reduce(jnp.maximum, [x[:, :, i : i + w : 2] for i in range(3)])
