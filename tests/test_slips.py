@@ -153,7 +153,7 @@ def test_photographs_that_are_in_two_splits_to_the_byte_are_in_every_report(tmp_
     ]
     assert said in oddities.describe(found)
     animals = Animals.open("ap10k/split1", "train", data_dir=tmp_path / "built")
-    run_directory.write_environment(tmp_path, {"train": animals}, found=found)
+    run_directory.write_environment(tmp_path, {"train": animals}, report=found)
     (start,) = json.loads((tmp_path / "environment.json").read_text())
     assert start["photographs_in_two_splits"] == [said]
     text = text_of(tmp_path, ["paper"], photographs_in_two_splits=[said])

@@ -55,7 +55,7 @@ from ap10k_jax.runtime import command_line, errors, file_lock, sharding
 from ap10k_jax.runtime import files as file_writing
 
 # What the command line turns into a message.
-MISTAKES = (ValueError, FloatingPointError)
+MISTAKES = (errors.UserError, OSError, ValueError, FloatingPointError)
 FORMATS = ("coco", "csv", "csv-wide", "dlc", "drawn")
 # On a CPU a batch of 64 is no faster than one of 8, and holds back what is done for longer.
 CPU_BATCH_SIZES = (1, 8)
