@@ -35,7 +35,7 @@ What is written to --out:
 With --smooth they go to smoothed/, and DeepLabCut's scorer names the filter; results.jsonl is raw.
 A joint's score is the height of its peak in the heatmap, about 0 to 1; it is no probability.
 
-Exit status: 0 all went well; 1 not done, the message says why; 3 done, with problems.
+Exit status: 0 all went well; 1 done with problems, which are listed, or not done, as the message says.
 """
 
 import argparse
@@ -154,7 +154,7 @@ def predict_and_write(
     if problems:
         print(f"{len(problems)} problems, all in {options.out / 'problems.txt'}:")
         print("".join(f"  {line}\n" for line in problems[:20]), end="")
-    return 3 if problems else 0
+    return 1 if problems else 0
 
 
 def read_boxes(options: argparse.Namespace) -> box_files.BoxFile | None:

@@ -72,7 +72,7 @@ def test_folders_globs_and_files_each_once(photos):
 def test_the_whole_way(checkpoint_dir, predictor, photos, tmp_path, capsys):
     out = tmp_path / "out"
     status = command(checkpoint_dir, "photos", "photos/nowhere.jpg", "--out", out)
-    assert status == 3
+    assert status == 1
     printed = capsys.readouterr().out
     assert "23 animals in 23 pictures" in printed
     problems = (out / "problems.txt").read_text().splitlines()
@@ -130,12 +130,12 @@ def test_what_is_done_is_not_done_again_and_what_failed_is(
     checkpoint_dir, photos, tmp_path, monkeypatch
 ):
     out = tmp_path / "out"
-    assert command(checkpoint_dir, "photos", "--out", out) == 3
+    assert command(checkpoint_dir, "photos", "--out", out) == 1
     calls = []
     monkeypatch.setattr(
         Predictor, "predict_crops", lambda self, crops: calls.append(len(crops)) or []
     )
-    assert command(checkpoint_dir, "photos", "--out", out) == 3
+    assert command(checkpoint_dir, "photos", "--out", out) == 1
     assert sum(calls) == 0
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
@@ -172,7 +172,7 @@ def test_boxes_are_used_and_bad_ones_are_reported(checkpoint_dir, predictor, pho
         *("photos/a.jpg", "photos/b.PNG", "photos/deep/c.jpg"),
         *("--out", out, "--boxes", boxes),
     )
-    assert status == 3
+    assert status == 1
     found = by_picture(records_in(out / "results.jsonl"))
     animals = found["photos/a.jpg", None]["animals"]
     expected = predictor(photos / "a.jpg", [[10, 10, 30, 40], [20, 0, 30, 40]])
@@ -223,7 +223,7 @@ def test_a_broken_frame_is_reported_and_the_others_are_predicted(checkpoint_dir,
     content[begin[3] + 8 : begin[4]] = bytes(begin[4] - begin[3] - 8)
     (photos / "v.avi").write_bytes(content)
     out = tmp_path / "out"
-    assert command(checkpoint_dir, "photos/v.avi", "--out", out) == 3
+    assert command(checkpoint_dir, "photos/v.avi", "--out", out) == 1
     found = by_picture(records_in(out / "results.jsonl"))
     assert [frame for _, frame in found] == [0, 1, 2, 4, 5]
     assert (out / "problems.txt").read_text() == ("photos/v.avi: 1 frames cannot be decoded: 3\n")
