@@ -1,4 +1,4 @@
-"""How training crops vary: flips, half bodies, scales, rotations and shifts of the crop's view.
+"""Augmentation of training crops: flips, half bodies, scales, rotations and shifts of the crop's view.
 
 A view is the image pixel at a crop's middle (`center`), the width and height it shows in image
 pixels (`sides`; `scale` once widened to the crop's aspect), a rotation, and whether the image is
@@ -19,7 +19,7 @@ from ap10k_jax import transforms
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """How training crops vary. The values are the paper's (MMPose 0.x, AP-10K configs)."""
+    """Settings of the augmentation. The values are the paper's (MMPose 0.x, AP-10K configs)."""
 
     flip_probability: float = 0.5
     half_body_probability: float = 0.3
@@ -64,7 +64,7 @@ def sample(
     keypoint_set: joints.KeypointSet = joints.AP10K,
     shift_seed: int = 0,
 ) -> dict:
-    """What the network sees of one animal: augmented if there is an `rng`, else the plain crop.
+    """The crop of one animal: augmented if there is an `rng`, else plain.
 
     Reads `image` (H, W, 3), `box` (xywh) and `keypoints` (k, 3: x, y, visibility) and replaces
     `image` by the crop and `keypoints` by (k, 2) in crop pixels; adds `weights` (k,), 1 for
@@ -97,7 +97,7 @@ def frame(
     keypoint_set: joints.KeypointSet = joints.AP10K,
     shift_seed: int = 0,
 ) -> dict:
-    """What `sample` gives, drawn alike, but for the pixels: `matrix` says where they are.
+    """Like `sample` with the same random draws, but with a `matrix` in place of pixels.
 
     It is (2, 3) and leads from crop pixels to those of the image as it is stored, mirroring
     included. `image_size` is (width, height).

@@ -1,4 +1,4 @@
-"""How sure an AP is: intervals of it over other images of the same kind, by the bootstrap.
+"""Confidence intervals of AP over images of the same kind, by the bootstrap.
 
 Letters: r resamples, i images, n predictions, t thresholds of OKS.
 """

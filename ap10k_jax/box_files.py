@@ -25,7 +25,7 @@ ANIMAL = "animal"  # MegaDetector's name for what we look for
 
 
 class BoxFileError(errors.UserError):
-    """What is wrong with a file of boxes; shown without a traceback."""
+    """A file of boxes cannot be used; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -101,7 +101,7 @@ class Checkpoints:
         )
 
     def window(self, step: int) -> list:
-        """What `save_stopped` was given; an empty list for other checkpoints."""
+        """The window that `save_stopped` was given; an empty list for other checkpoints."""
         custom = self._checkpointer.checkpointables_metadata(step).custom_metadata
         return (custom or {}).get("window", [])
 

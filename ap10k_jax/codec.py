@@ -162,7 +162,7 @@ def _dark_offset(
 
 
 def _gaussian_matrix(length: int) -> Float[np.ndarray, "length length"]:
-    """What smooths a signal of this length with DARK's taps (peak 1), zeros beyond its ends."""
+    """The matrix that smooths a signal of this length with DARK's taps (peak 1), zero-padded."""
     distance = np.subtract.outer(np.arange(length), np.arange(length))
     taps = np.exp(-np.square(distance) / (2 * DARK_SIGMA**2))
     return np.where(np.abs(distance) <= DARK_TAPS // 2, taps, 0.0).astype(np.float32)

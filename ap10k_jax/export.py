@@ -43,7 +43,7 @@ INPUT, OUTPUT = "crops", "keypoints"
 
 
 class ExportError(errors.UserError):
-    """Why there is no file; shown without a traceback."""
+    """The network cannot be exported; the message says why."""
 
 
 def network(path: str | Path, *, flip_test: bool = True) -> tuple[functools.partial, dict]:

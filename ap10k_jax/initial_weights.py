@@ -98,7 +98,7 @@ def public_url(short_name: str, model_name: str) -> str:
 
 
 def cache_dir() -> Path:
-    """Where downloads are kept: $AP10K_JAX_CACHE, or ~/.cache/ap10k_jax."""
+    """The folder of downloads: $AP10K_JAX_CACHE, or ~/.cache/ap10k_jax."""
     return Path(os.environ.get("AP10K_JAX_CACHE") or "~/.cache/ap10k_jax").expanduser()
 
 

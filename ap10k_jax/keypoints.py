@@ -1,4 +1,4 @@
-"""What the joints are: names, mirror pairs, skeletons, half bodies, sigmas, mappings."""
+"""Sets of keypoints: names, mirror pairs, skeletons, half bodies, sigmas, mappings."""
 
 import dataclasses
 import re
@@ -186,7 +186,7 @@ def of_annotations(coco: Mapping) -> KeypointSet:
 
 
 def as_category(joints: KeypointSet) -> dict:
-    """What a category declares, for `from_category` to read."""
+    """The declaration of a COCO category, for `from_category` to read."""
     skeleton = [[a + 1, b + 1] for a, b in joints.skeleton]  # COCO counts joints from 1
     return {"keypoints": list(joints.names), "skeleton": skeleton, "sigmas": list(joints.sigmas)}
 

@@ -51,5 +51,5 @@ def scaled(optimizer: optax.GradientTransformation) -> optax.GradientTransformat
 
 
 def loss_factor(state: optax.OptState) -> Float[Array, ""] | float:
-    """What the loss is to be multiplied by: 1 unless the optimizer is a `scaled` one."""
+    """The factor to multiply the loss by: 1 unless the optimizer is a `scaled` one."""
     return optax.tree.get(state, "factor", 1.0)

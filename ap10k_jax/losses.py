@@ -1,4 +1,4 @@
-"""What training minimises."""
+"""The training loss."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float

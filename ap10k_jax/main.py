@@ -46,7 +46,7 @@ def spelled(argument: str) -> str:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """What is left of the command line after the flags; a mistaken config field is a UserError."""
+    """The command line without its flags. Raises UserError for a mistaken flag or field."""
     try:
         rest = flags.FLAGS([argv[0], *map(settings.installed, map(spelled, argv[1:]))])
     except flags.Error as error:

@@ -1,4 +1,4 @@
-"""How good keypoints are: OKS, the suppression of duplicates, and COCO's AP over species.
+"""Scores of keypoints: OKS, the suppression of duplicates, and COCO's AP over species.
 
 Letters: n animals, k keypoints. Coordinates are (x, y) in image pixels, areas in pixels squared.
 

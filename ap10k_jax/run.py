@@ -175,7 +175,7 @@ def other_shapes(variables: dict, wanted: dict) -> list[tuple[str, ...]]:
 
 
 def is_unfinished(workdir: Path) -> bool:
-    """Whether this is the directory of a run whose results are still to come."""
+    """True for the directory of a run whose results are still to come."""
     return (workdir / "checkpoints").is_dir() and not (workdir / "results.json").exists()
 
 

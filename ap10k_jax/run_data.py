@@ -269,7 +269,7 @@ def epochs_as_passes(config: ConfigDict, passes: float) -> ConfigDict:
 
 
 def choose_input(config: ConfigDict, animals: Animals) -> inputs.Input:
-    """Where training crops come from; printed. Raises UserError, see `inputs.choose`."""
+    """The source of training crops; printed. Raises UserError, see `inputs.choose`."""
     folder = Path(config.data.dir).expanduser()
     pixels = decoded_cache.DecodedPhotographs(animals, folder / "photographs")
     small = patches.Patches(

@@ -114,7 +114,7 @@ def write_environment(
 
 
 def read_json(path: Path, kind: type) -> dict | list:
-    """What `write_json` wrote. Raises UserError that names a file which holds something else."""
+    """The content of a file by `write_json`. Raises UserError if it holds something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -93,7 +93,7 @@ def ramp_up(step: Int[Array, ""], *, weight: float, steps: int) -> Float[Array, 
 
 
 def ema_decay(step: Int[Array, ""], *, decay: float) -> Float[Array, ""]:
-    """How much of the teacher is kept: (1 + n) / (10 + n) after n steps, until that is `decay`.
+    """Decay of the teacher's moving average: (1 + n) / (10 + n) after n steps, until that is `decay`.
 
     With `decay` from the start the teacher would keep the random weights for 1 / (1 - decay) steps.
     """
@@ -114,7 +114,7 @@ def pseudo_labels(
     confidence: float,
     agreement: float,
 ) -> tuple[Float[Array, "b k 2"], Float[Array, "b k"]]:
-    """What the teacher sees, in crop pixels, and how high the peaks of the accepted joints are.
+    """The teacher's keypoints in crop pixels, and the peak heights of the accepted ones.
 
     The height of a joint that is not accepted is 0, and none is above that of a target, 1.
     `confidence` is the least height of a peak, `agreement` the largest distance between what the
@@ -157,7 +157,7 @@ def quality(
     *,
     sigmas: Sequence[float],
 ) -> dict[str, Float[Array, "2"]]:
-    """How good pseudo-labels are, as (sum, count) pairs over the joints of a batch.
+    """Quality of pseudo-labels, as (sum, count) pairs over the joints of a batch.
 
     `accepted` of all joints. Against the hidden truth, where there is one: `pck` and `oks` (each
     joint's term of OKS) of the accepted joints, `pck_of_all` without the filters, and `unseen`, the

@@ -38,7 +38,7 @@ class TrainState:
 
     @property
     def variables(self) -> dict:
-        """What is scored, and what a notebook loads."""
+        """The variables to be scored, and to be loaded in a notebook."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
     def checkpoint_parts(self) -> dict:
@@ -54,7 +54,7 @@ class TrainState:
 
 
 class Method(NamedTuple):
-    """What a way to learn brings to the loop; `supervised` is the usual one, semi.py has another.
+    """A way to learn, as the loop needs it; `supervised` is the usual one, semi.py has another.
 
     A batch holds `image` and `index` of labelled animals; its `inputs` go to the step.
     """

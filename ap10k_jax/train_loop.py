@@ -75,7 +75,7 @@ class Loop:
             yield
 
     def is_scored(self, epoch: int) -> bool:
-        """Whether the validation animals are scored after so many epochs."""
+        """True if the validation animals are scored after so many epochs."""
         every = self._config.eval.every_epochs
         return epoch == self._config.epochs or bool(every and epoch % every == 0)
 

@@ -237,7 +237,7 @@ def _text_bar(text: str, width: int) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _legend(width: int) -> UInt8[np.ndarray, "h w 3"]:
-    """What the colours and the two pictures mean."""
+    """The legend of the colours and the two pictures."""
     bar = np.full((30, width, 3), 255, np.uint8)
     text = "left picture: predicted (the labelled joints), right picture: labelled"
     cv2.putText(bar, text, (12, 21), FONT, 0.5, OUTLINE, 1, cv2.LINE_AA)

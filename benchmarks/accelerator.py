@@ -190,7 +190,7 @@ def measure_starts(arguments: list[str], folder: Path) -> str:
 
 
 def measure_loop(arguments: list[str], folder: Path, log: Path, deadline: float) -> str:
-    """What the log of `ap10k_jax.main` says of its loop, as Markdown."""
+    """The loop's numbers in the log of `ap10k_jax.main`, as Markdown."""
     command = [sys.executable, "-m", "ap10k_jax.main", *arguments, f"--workdir={folder}/loop"]
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
     with log.open("w") as output:

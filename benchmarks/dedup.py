@@ -1,4 +1,4 @@
-"""How many planted duplicates are found, how many false alarms that costs, and how long it takes.
+"""Recall, false alarms and time of finding planted duplicates.
 
     python benchmarks/dedup.py FOLDER [--search=60000]
 

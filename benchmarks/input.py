@@ -1,4 +1,4 @@
-"""What a training crop costs, in CPU-milliseconds, ours beside the reference's, stage by stage.
+"""Cost of a training crop in CPU-milliseconds, ours beside the reference's, stage by stage.
 
     python benchmarks/input.py [COCO_FILE] [--copies=50] [--rounds=7] [--image_size=256]
 

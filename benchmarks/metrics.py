@@ -1,4 +1,4 @@
-"""What AP costs: ours against plain pycocotools, on as many animals as AP-10K's val and on 100,000.
+"""Cost of AP: ours against plain pycocotools, on as many animals as AP-10K's val and on 100,000.
 
     python benchmarks/metrics.py [--animals=1272,100000]
 

@@ -1,4 +1,4 @@
-"""How long keypoints take on this machine: one crop and 64, with and without the mirror test.
+"""Time that keypoints take on this machine: one crop and 64, with and without the mirror test.
 
     python benchmarks/predict.py CHECKPOINT
 

@@ -1,4 +1,4 @@
-"""How the cost grows with the batch, the image, the data set and the number of devices.
+"""Growth of the cost with the batch, the image, the data set and the number of devices.
 
     python benchmarks/scaling.py [--rounds=3]
 
@@ -115,7 +115,7 @@ def annotations(animals: int) -> dict:
 
 
 def data_sets(rounds: int) -> None:
-    """What it costs to open the animals of a data set, and to order an epoch of them."""
+    """Cost of opening the animals of a data set, and of ordering an epoch of them."""
     print("\n| animals | open, CPU-ms | first order of an epoch, CPU-ms |\n|---|---|---|")
     for count in ANIMALS:
         coco, records = annotations(count), Records(count)

@@ -1,4 +1,4 @@
-"""What photographs without labels add to few labels, on drawn animals, by seed.
+"""Gain from photographs without labels beside few labels, on drawn animals, by seed.
 
     python benchmarks/semi.py --out=runs/semi-benchmark [--seeds=1,2,3] [--only=labels,teacher,all]
 

@@ -31,7 +31,7 @@ SPECIES_COLUMNS, JOINT_COLUMNS = ("file", "species"), ("joint",)
 
 
 class TableError(errors.UserError, ValueError):
-    """What is wrong with a table, all of it, as far as it can be listed."""
+    """A table cannot be used; the message lists all mistakes that can be found."""
 
     def __init__(self, file: Path, problems: Sequence[str]):
         more = len(problems) - annotations.MAX_LISTED

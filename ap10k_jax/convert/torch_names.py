@@ -108,7 +108,7 @@ LEAVES = {
 
 @dataclasses.dataclass
 class Report:
-    """What became of every name of a file; `missing` are MMPose 1.x names the file lacks."""
+    """The use of every name of a file; `missing` are MMPose 1.x names that the file lacks."""
 
     used: list[str] = dataclasses.field(default_factory=list)
     ignored: list[str] = dataclasses.field(default_factory=list)

@@ -170,7 +170,7 @@ def read_boxes(options: argparse.Namespace) -> box_files.BoxFile | None:
 
 
 def settings(options: argparse.Namespace, predictor: Predictor) -> dict:
-    """What results depend on: two jobs that differ in it must not share a file."""
+    """Digest of all that results depend on: jobs that differ in it must not share a file."""
     chosen = {
         "network": predictor.name,
         "weights": job.fingerprint(predictor.variables),

@@ -191,7 +191,7 @@ def smoothed(records: Sequence[dict]) -> list[dict]:
 
 
 def individuals(record: dict) -> list[str]:
-    """What the animals of a record are called: by track, or by their place in the frame.
+    """Names of the animals of a record: by track, or by their place in the frame.
 
     An animal whose track another one of the frame has already is called by its place too.
     """

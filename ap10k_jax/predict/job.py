@@ -35,7 +35,7 @@ Piece = tuple[dict, list[dict]]  # a record without its animals, and their crops
 
 
 class JobError(errors.UserError):
-    """Why the job cannot run at all; shown without a traceback."""
+    """The job cannot run at all; the message says why."""
 
 
 class Results:
@@ -87,7 +87,7 @@ class Results:
         return {r["file"] for r in self.records if "frame" not in r}, frames
 
     def problems(self) -> list[str]:
-        """What went wrong, a line each."""
+        """The problems met so far, a line each."""
         return [problem for record in self.records for problem in record.get("problems", ())]
 
 
@@ -124,7 +124,7 @@ def fingerprint(variables: dict) -> str:
 
 
 def pictures(files: Sequence[str], results: Results) -> int:
-    """How many photographs and frames are still to do, as far as the videos say."""
+    """Number of photographs and frames still to do, as far as the videos declare it."""
     done, frames_done = results.done()
     count = 0
     for file in files:
@@ -290,7 +290,7 @@ def _boxes_of(file: str, boxes: box_files.BoxFile | None) -> Sequence[box_files.
 
 
 def _orientation(file: str) -> int:
-    """How a photograph is to be shown, in EXIF's numbers; 1 is as it is stored."""
+    """EXIF's orientation of a photograph; 1 is as it is stored."""
     try:
         return images.orientation(file)
     except ValueError as error:

@@ -130,7 +130,7 @@ class Predictor:
         return [[next(animals) for _ in its] for its in crops]
 
     def crops(self, image: Image, boxes: Boxes = None) -> list[dict]:
-        """What the network is to see of an image: a crop a box. No device is used.
+        """Crops of an image for the network, one for each box. No device is used.
 
         Each holds `image` (S, S, 3), `center` and `scale`, which lead back, and the `box`.
         """
@@ -173,7 +173,7 @@ class Predictor:
 
 
 def batches(count: int, sizes: Sequence[int]) -> list[tuple[int, int, int]]:
-    """How to divide `count` crops: (start, stop, size to fill up to), at most half of it filling.
+    """Division of `count` crops: (start, stop, size to fill up to), at most half of it filling.
 
     >>> batches(10, (1, 8, 64))
     [(0, 8, 8), (8, 9, 1), (9, 10, 1)]

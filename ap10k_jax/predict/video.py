@@ -38,7 +38,7 @@ class VideoInfo(NamedTuple):
 
 
 def info(path: str | Path) -> VideoInfo:
-    """What a video says about itself. Raises ValueError for a file that is none."""
+    """The properties that a video file declares. Raises ValueError for a file that is no video."""
     with _Capture(path) as capture:
         return _info(path, capture)
 

@@ -158,7 +158,7 @@ def curves(runs: Mapping[str, Sequence[Sequence[dict]]]) -> Figure:
 
 
 def pseudo_labels(lines: Sequence[dict], points: int = 60) -> Figure:
-    """How many joints a teacher labelled and how good they were, by step, and its validation AP.
+    """Number and quality of a teacher's labels by step, and its validation AP.
 
     `lines` are those of metrics.jsonl of a run of semi.py; they are averaged to so many points.
     """

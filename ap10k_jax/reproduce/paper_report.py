@@ -167,7 +167,7 @@ def table_parts(
 def notes(
     table: int, values: Sequence[results.Value], runs: Mapping[str, results.Run]
 ) -> list[str]:
-    """What a reader has to know of this table."""
+    """The note that a reader of this table needs."""
     if table != 9:
         return [tables.NOTES[table]] if table in tables.NOTES else []
     used = [runs[cell.name] for v in values for cell in v.number.cells]

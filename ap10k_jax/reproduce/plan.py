@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 import tfds_ap10k  # noqa: F401  registers the builders
-from ap10k_jax import configs, initial_weights, run_directory, run_log, settings
+from ap10k_jax import configs, initial_weights, keypoints, run_directory, run_log, settings
 from ap10k_jax.reproduce import tables
 from ap10k_jax.runtime import errors
 from tfds_ap10k import taxonomy
@@ -198,7 +198,7 @@ def built(name: str, data_dir: str) -> dict[str, dict[str, Counter]] | None:
     result = {}
     for split, coco in builder.info.metadata["annotations"].items():
         names = {category["id"]: category["name"] for category in coco["categories"]}
-        labelled = [a for a in coco["annotations"] if any(a["keypoints"][2::3])]
+        labelled = [a for a in coco["annotations"] if keypoints.is_animal(a)]
         pairs = {(a["image_id"], a["category_id"]) for a in labelled}
         result[split] = {
             "animals": Counter(names[a["category_id"]] for a in labelled),

@@ -1,1 +1,1 @@
-"""What a long job on shared machines needs; nothing of pose or animals."""
+"""Services for long jobs on shared machines; nothing here knows of poses or animals."""

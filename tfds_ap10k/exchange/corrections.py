@@ -23,7 +23,7 @@ MARGIN = 0.1  # of what the joints cover, on every side, of an animal without a 
 
 
 class ExchangeError(errors.UserError, ValueError):
-    """What came back cannot be used; the text has every reason."""
+    """Corrections cannot be used; the message has every reason."""
 
 
 class Animal(NamedTuple):
