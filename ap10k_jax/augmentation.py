@@ -1,4 +1,4 @@
-"""Augmentation of training crops: flips, half bodies, scales, rotations and shifts of the crop's view.
+"""Augmentation of training crops: flips, half bodies, scales, rotations and shifts of the view.
 
 A view is the image pixel at a crop's middle (`center`), the width and height it shows in image
 pixels (`sides`; `scale` once widened to the crop's aspect), a rotation, and whether the image is

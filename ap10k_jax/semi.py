@@ -93,7 +93,7 @@ def ramp_up(step: Int[Array, ""], *, weight: float, steps: int) -> Float[Array, 
 
 
 def ema_decay(step: Int[Array, ""], *, decay: float) -> Float[Array, ""]:
-    """Decay of the teacher's moving average: (1 + n) / (10 + n) after n steps, until that is `decay`.
+    """Decay of the teacher's EMA: (1 + n) / (10 + n) after n steps, until that is `decay`.
 
     With `decay` from the start the teacher would keep the random weights for 1 / (1 - decay) steps.
     """

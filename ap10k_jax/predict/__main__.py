@@ -35,7 +35,8 @@ What is written to --out:
 With --smooth they go to smoothed/, and DeepLabCut's scorer names the filter; results.jsonl is raw.
 A joint's score is the height of its peak in the heatmap, about 0 to 1; it is no probability.
 
-Exit status: 0 all went well; 1 done with problems, which are listed, or not done, as the message says.
+Exit status: 0 all went well; 1 done with problems, which are listed, or not done; the message
+says why.
 """
 
 import argparse
