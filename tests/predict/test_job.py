@@ -151,7 +151,7 @@ def test_results_of_other_settings_are_not_mixed(checkpoint_dir, photos, tmp_pat
     out = tmp_path / "out"
     assert command(checkpoint_dir, "photos/a.jpg", "--out", out) == 0
     before = (out / "results.jsonl").read_text()
-    assert command(checkpoint_dir, "photos", "--out", out, "--no-mirror") == 2
+    assert command(checkpoint_dir, "photos", "--out", out, "--no-mirror") == 1
     assert "mirror_test: True there, False now" in capsys.readouterr().err
     assert (out / "results.jsonl").read_text() == before
 

@@ -7,7 +7,7 @@ import commands
 import miniature
 import pytest
 
-from ap10k_jax import checkpoint, run, train
+from ap10k_jax import checkpoint, run
 from ap10k_jax.reproduce import __main__ as reproduce
 from ap10k_jax.reproduce import plan, tables
 
@@ -81,7 +81,7 @@ def test_two_tables_are_chained_resumed_and_reported(command, tmp_path, monkeypa
         return score(config, module)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "initial_variables", killed_before)
+        patch.setattr(run, "initial_variables", killed_before)
         with pytest.raises(Killed):
             command(*arguments)
     assert (runs / CHAIN[1] / "results.json").exists()

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ap10k_jax import models, run, train
+from ap10k_jax import models, packing, run, train
 from ap10k_jax import optimizer as optimizers
 from ap10k_jax.runtime import compile_cache
 
@@ -173,7 +173,7 @@ def test_a_kept_step_that_does_not_run_is_deleted(counted, tmp_path, monkeypatch
 
 def test_only_the_steps_used_last_are_kept(counted, tmp_path, monkeypatch):
     function, _ = counted
-    monkeypatch.setattr(compile_cache, "KEPT", 2)
+    monkeypatch.setattr(compile_cache, "CAPACITY", 2)
     for name in "abac":  # b is the one not used for longest
         begin(function, tmp_path, made_from=(name,))
     assert [found(tmp_path, name) for name in "abc"] == [True, False, True]
@@ -243,7 +243,8 @@ def test_the_step_that_is_compiled_ahead_is_that_of_the_config(config, one_devic
         train.compile_in_background(config, module, one_device)
     (state, batch, made_from), (_, _, in_parts) = seen
     variables = models.init(module, jax.random.key(0), image_size=(64, 64))
-    real = train.init_state(variables, optimizers.make_optimizer(jnp.dtype(jnp.bfloat16)))
+    optimizer = optimizers.make_optimizer(jnp.dtype(jnp.bfloat16))
+    real = packing.Packing.of(variables).pack(train.init_state(variables, optimizer))
     assert jax.tree.structure(optimizers.with_learning_rate(real, 0.0)) == jax.tree.structure(state)
     for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(real), strict=True):
         assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from ap10k_jax import checkpoint, run, run_log, train, train_loop
+from ap10k_jax import checkpoint, run, run_log, train_loop
 from ap10k_jax.data import batches
 from ap10k_jax.reproduce import __main__ as reproduce
 from ap10k_jax.reproduce import plan, tables
@@ -67,7 +67,7 @@ def signalled(function, count):
 
 def run_until(config, workdir, moment, count):
     """Start the run, which is told to stop in that call of this moment; what it says."""
-    place = {"a step": (train, "next_batch"), "scoring": (batches, "eval_batches")}[moment]
+    place = {"a step": (train_loop, "next_batch"), "scoring": (batches, "eval_batches")}[moment]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(*place, signalled(getattr(*place), count))
         with signals.handled(), pytest.raises(signals.Stopped) as caught:

@@ -325,8 +325,7 @@ def test_overwriting_takes_other_species_and_joints_but_only_sound_ones(tmp_path
     ],
 )
 def test_a_data_set_without_a_name_is_refused(monkeypatch, capsys, flags, text):
-    with pytest.raises(SystemExit, match="2"):
-        run(monkeypatch, *flags)
+    assert run(monkeypatch, *flags) == 2
     assert text in capsys.readouterr().err
 
 
