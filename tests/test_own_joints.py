@@ -79,7 +79,7 @@ def finished(config, tmp_path_factory):
         return make_step(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "make_predict_step", remember)
+        patch.setattr(inference, "make_predict_step", remember)
         results = run.run(config, workdir)
     return workdir, results, pairs
 
