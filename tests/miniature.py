@@ -79,7 +79,7 @@ def share_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     networks and rates alike.
     """
     shardings = sharding.shardings(jax.devices()[:1])
-    monkeypatch.setattr(sharding, "shardings", lambda: shardings)
+    monkeypatch.setattr(sharding, "shardings", lambda *_: shardings)
     make_train_step, compiled = train.make_train_step, {}
 
     def train_step(module, optimizer, shardings, **options):
