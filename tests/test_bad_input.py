@@ -479,10 +479,10 @@ COMMANDS = {
         1,
         "net.safetensors is truncated",
     ),
-    "predict": (["ap10k_jax.predict", "{}/run", "{}/fox.jpg"], 2, "config.json is damaged"),
+    "predict": (["ap10k_jax.predict", "{}/run", "{}/fox.jpg"], 1, "config.json is damaged"),
     "boxes": (
         ["ap10k_jax.predict", "{}/run", "{}/fox.jpg", "--boxes={}/boxes.json"],
-        2,
+        1,
         "boxes.json: neither JSON nor CSV",
     ),
     "main": (
